@@ -1,0 +1,176 @@
+//! The effective configuration as TOML, its secrets redacted.
+
+use std::fmt::{Display, Write as _};
+
+use super::{
+    AdminConfig, Config, CreateTopicsConfig, KafkaConfig, LogConfig, OutboxConfig, PostgresConfig,
+    RelayConfig,
+    values::{Listen, Value as _},
+};
+
+impl Config {
+    /// The effective configuration as TOML: every option, in the order of the embedded defaults.
+    /// Passwords and other secrets are `<redacted>`.
+    pub fn redacted_toml(&self) -> String {
+        // Without `..`, here and below: a new option does not compile until it is printed.
+        let Self {
+            postgres,
+            kafka,
+            admin,
+            relay,
+            log,
+            outboxes,
+        } = self;
+        let mut page = Page::default();
+        postgres.print(&mut page);
+        kafka.print(&mut page);
+        let AdminConfig { listen } = admin;
+        page.table("admin");
+        page.text("listen", Listen(*listen).show());
+        relay.print(&mut page);
+        let LogConfig { level, format } = log;
+        page.table("log");
+        page.text("level", level.as_str());
+        page.text("format", format.as_str());
+        outboxes.values().for_each(|outbox| outbox.print(&mut page));
+        page.0
+    }
+}
+
+impl PostgresConfig {
+    fn print(&self, page: &mut Page) {
+        let Self {
+            url,
+            direct_url,
+            pooler,
+            schema,
+            connect_timeout,
+            statement_timeout,
+            lock_timeout,
+        } = self;
+        page.table("postgres");
+        page.text("url", url);
+        page.text(
+            "direct_url",
+            direct_url
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        );
+        page.text("pooler", pooler.as_str());
+        page.text("schema", schema);
+        page.text("connect_timeout", connect_timeout.show());
+        page.text("statement_timeout", statement_timeout.show());
+        page.text("lock_timeout", lock_timeout.show());
+    }
+}
+
+impl KafkaConfig {
+    fn print(&self, page: &mut Page) {
+        let Self {
+            bootstrap_servers,
+            create_topics,
+            properties,
+        } = self;
+        let CreateTopicsConfig {
+            enabled,
+            partitions,
+            replication,
+        } = create_topics;
+        page.table("kafka");
+        page.text("bootstrap_servers", bootstrap_servers);
+        page.table("kafka.create_topics");
+        page.plain("enabled", enabled);
+        page.plain("partitions", partitions);
+        page.plain("replication", replication);
+        page.table("kafka.properties");
+        properties
+            .redacted()
+            .for_each(|(name, value)| page.text(&quoted(name), value));
+    }
+}
+
+impl RelayConfig {
+    fn print(&self, page: &mut Page) {
+        let Self {
+            shutdown_deadline,
+            lease,
+            stall_timeout,
+        } = self;
+        page.table("relay");
+        page.text("shutdown_deadline", shutdown_deadline.show());
+        page.text("lease", lease.show());
+        page.text("stall_timeout", stall_timeout.show());
+    }
+}
+
+impl OutboxConfig {
+    fn print(&self, page: &mut Page) {
+        let Self {
+            name,
+            table,
+            topic,
+            source,
+            envelope,
+            timestamp,
+            on_sent,
+            retention,
+            poll_interval,
+            notify,
+            batch_rows,
+            window_rows,
+            window_bytes,
+            sweep_interval,
+        } = self;
+        page.table(&format!("outbox.{name}"));
+        page.text("table", table);
+        page.text("topic", topic);
+        page.text("source", source);
+        page.text("envelope", envelope.as_str());
+        page.text("timestamp", timestamp.as_str());
+        page.text("on_sent", on_sent.as_str());
+        page.text("retention", retention.show());
+        page.text("poll_interval", poll_interval.show());
+        page.plain("notify", notify);
+        page.plain("batch_rows", batch_rows);
+        page.plain("window_rows", window_rows);
+        page.text("window_bytes", window_bytes.show());
+        page.text("sweep_interval", sweep_interval.show());
+    }
+}
+
+/// TOML as it grows. Writing to a `String` cannot fail, so the results are dropped.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn table(&mut self, name: &str) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        let _ = writeln!(self.0, "{gap}[{name}]");
+    }
+
+    fn text(&mut self, key: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{key} = {}", quoted(&value.to_string()));
+    }
+
+    fn plain(&mut self, key: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            '\n' => quoted.push_str("\\n"),
+            char if char.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(char));
+            }
+            char => quoted.push(char),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

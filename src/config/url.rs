@@ -1,0 +1,157 @@
+//! The address of the database, with its password kept out of every message.
+
+use std::fmt;
+
+/// What stands in the place of a secret.
+pub const REDACTED: &str = "<redacted>";
+
+/// A `postgres://` URL with one or several hosts. `Debug` and `Display` redact its secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl {
+    scheme: String,
+    /// `user:password`, percent-encoded as it was written.
+    userinfo: Option<String>,
+    /// `host[:port]`, at least one; a single empty one if `?host=` names a socket.
+    hosts: Vec<String>,
+    /// What follows the hosts: `/database?parameters`.
+    rest: String,
+}
+
+impl PostgresUrl {
+    /// Reads a URL; the error is the rule it breaks.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err("must not contain white space (percent-encode it)".to_owned());
+        }
+        let (scheme, after) = ["postgres", "postgresql"]
+            .into_iter()
+            .find_map(|scheme| Some((scheme, text.strip_prefix(scheme)?.strip_prefix("://")?)))
+            .ok_or("must start with postgres:// or postgresql://")?;
+        let end = after.find(['/', '?', '#']).unwrap_or(after.len());
+        let (authority, rest) = after.split_at(end);
+        // Otherwise a password with an unencoded slash would be taken for host and path, and shown.
+        if rest.contains(['@', '#']) {
+            return Err("must percent-encode @, #, / and ? in names and passwords".to_owned());
+        }
+        let (userinfo, hosts) = match authority.rsplit_once('@') {
+            Some((userinfo, hosts)) => (Some(userinfo.to_owned()), hosts),
+            None => (None, authority),
+        };
+        let url = Self {
+            scheme: scheme.to_owned(),
+            userinfo,
+            hosts: hosts.split(',').map(str::to_owned).collect(),
+            rest: rest.to_owned(),
+        };
+        if !(hosts.is_empty() && url.parameters().any(|(name, _)| name == "host")) {
+            url.hosts.iter().try_for_each(|host| check_host(host))?;
+        }
+        Ok(url)
+    }
+
+    /// One URL for each host, in the order in which they are to be tried; at least one.
+    pub fn hosts(&self) -> Vec<Self> {
+        self.hosts
+            .iter()
+            .map(|host| Self {
+                hosts: vec![host.clone()],
+                ..self.clone()
+            })
+            .collect()
+    }
+
+    /// The host or hosts, `host[:port]` separated by commas: safe to log.
+    pub fn address(&self) -> String {
+        self.hosts.join(",")
+    }
+
+    /// The URL with its secrets, for the connection alone.
+    pub fn expose(&self) -> String {
+        let mut text = format!("{}://", self.scheme);
+        if let Some(userinfo) = &self.userinfo {
+            text.push_str(userinfo);
+            text.push('@');
+        }
+        text.push_str(&self.address());
+        text.push_str(&self.rest);
+        text
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let query = self.rest.split_once('?').map_or("", |(_, query)| query);
+        query.split('&').filter_map(|pair| pair.split_once('='))
+    }
+}
+
+/// `host`, `host:port`, `[address]` or `[address]:port`.
+fn check_host(host: &str) -> Result<(), String> {
+    let rule = || "must name its hosts as host or host:port, separated by commas".to_owned();
+    let port = match host.strip_prefix('[') {
+        Some(bracketed) => {
+            let (address, after) = bracketed.split_once(']').ok_or_else(rule)?;
+            address.parse::<std::net::Ipv6Addr>().map_err(|_| rule())?;
+            match after {
+                "" => None,
+                after => Some(after.strip_prefix(':').ok_or_else(rule)?),
+            }
+        }
+        None => {
+            let (name, port) = match host.split_once(':') {
+                Some((name, port)) => (name, Some(port)),
+                None => (host, None),
+            };
+            let legal =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"-._%".contains(&byte) || byte >= 0x80;
+            if name.is_empty() || !name.bytes().all(legal) {
+                return Err(rule());
+            }
+            port
+        }
+    };
+    port.is_none_or(is_port).then_some(()).ok_or_else(rule)
+}
+
+/// Whether this is a TCP port that can be connected to, 1 to 65535.
+pub(super) fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme)?;
+        match self
+            .userinfo
+            .as_deref()
+            .map(|userinfo| userinfo.split_once(':'))
+        {
+            Some(Some((user, _))) => write!(f, "{user}:{REDACTED}@")?,
+            Some(None) => write!(f, "{}@", self.userinfo.as_deref().unwrap_or_default())?,
+            None => {}
+        }
+        let path = self.rest.split('?').next().unwrap_or_default();
+        write!(f, "{}{path}", self.address())?;
+        let Some((_, query)) = self.rest.split_once('?') else {
+            return Ok(());
+        };
+        for (index, pair) in query.split('&').enumerate() {
+            f.write_str(if index == 0 { "?" } else { "&" })?;
+            match pair.split_once('=') {
+                Some((name, _)) if may_be_secret(name) => write!(f, "{name}={REDACTED}")?,
+                _ => f.write_str(pair)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name may itself be percent-encoded (`p%61ssword`): then its value is hidden to be safe.
+fn may_be_secret(parameter: &str) -> bool {
+    let name = parameter.to_ascii_lowercase();
+    name.contains("pass") || name.contains("secret") || name.contains('%')
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresUrl({self})")
+    }
+}

@@ -1,0 +1,85 @@
+//! Options that take one of a few words.
+
+use super::values::Value;
+
+/// Options that take one of a few words.
+macro_rules! choices {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? })+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant),+
+        }
+
+        impl $name {
+            /// The word that stands for it in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+        }
+
+        impl Value for $name {
+            fn read(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(one_of(&[$($word),+])),
+                }
+            }
+
+            fn show(&self) -> String {
+                self.as_str().to_owned()
+            }
+        }
+    )+};
+}
+
+fn one_of(words: &[&str]) -> String {
+    format!(
+        "must be {}",
+        words
+            .iter()
+            .map(|word| format!("{word:?}"))
+            .collect::<Vec<_>>()
+            .join(" or ")
+    )
+}
+
+choices! {
+    /// What stands between the relay and Postgres.
+    Pooler {
+        /// Nothing, or a pooler in session mode.
+        None = "none",
+        /// A pooler in transaction mode, such as PgBouncer: no prepared statements, no sessions.
+        Transaction = "transaction",
+    }
+    /// The form in which an event is published.
+    EnvelopeFormat {
+        /// One JSON object in camelCase.
+        Native = "native",
+    }
+    /// The Kafka timestamp of an event.
+    EventTimestamp {
+        /// The row's `created_at`.
+        CreatedAt = "created_at",
+        /// Left to the client: the time of sending.
+        None = "none",
+    }
+    /// What is done with a row once the broker has acknowledged its event.
+    OnSent {
+        /// The row is marked and stays until its retention is over.
+        Mark = "mark",
+        /// The row is deleted.
+        Delete = "delete",
+    }
+    /// The form of the log.
+    LogFormat {
+        /// For people on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// Lines for people.
+        Human = "human",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
