@@ -19,6 +19,8 @@ mod url;
 mod values;
 mod words;
 
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
