@@ -4,6 +4,7 @@ mod layers;
 mod reference;
 mod rules;
 mod secrets;
+mod soup;
 
 use std::{
     path::{Path, PathBuf},
