@@ -1,0 +1,272 @@
+//! Every metric, with its name, in one place. Units are in the names; ids are never labels.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::relay::status::Progress;
+use crate::relay::window::Outgoing;
+
+/// The label that every metric of an outbox has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutboxLabel {
+    outbox: String,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// The metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    published: Family<OutboxLabel, Counter>,
+    marked: Family<OutboxLabel, Counter>,
+    refused: Family<OutboxLabel, Counter>,
+    late_rows: Family<OutboxLabel, Counter>,
+    swept_rows: Family<OutboxLabel, Counter>,
+    expired: Family<OutboxLabel, Counter>,
+    producer_rebuilds: Family<OutboxLabel, Counter>,
+    owner: Family<OutboxLabel, Gauge>,
+    pending: Family<OutboxLabel, Gauge>,
+    oldest_pending_age: Family<OutboxLabel, Seconds>,
+    window_rows: Family<OutboxLabel, Gauge>,
+    window_bytes: Family<OutboxLabel, Gauge>,
+    in_flight: Family<OutboxLabel, Gauge>,
+    unmarked: Family<OutboxLabel, Gauge>,
+    held_keys: Family<OutboxLabel, Gauge>,
+    gaps: Family<OutboxLabel, Gauge>,
+    created_to_acknowledged: Family<OutboxLabel, Histogram>,
+    seen_to_acknowledged: Family<OutboxLabel, Histogram>,
+    poll: Family<OutboxLabel, Histogram>,
+    mark: Family<OutboxLabel, Histogram>,
+}
+
+/// From half a millisecond to about half an hour.
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.0005, 2.0, 22))
+}
+
+/// From a tenth of a millisecond to about three seconds.
+fn duration() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 16))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("outboxd");
+        macro_rules! register {
+            ($name:literal, $help:literal, $family:expr) => {{
+                let family = $family;
+                registry.register($name, $help, family.clone());
+                family
+            }};
+        }
+        let counter = Family::<OutboxLabel, Counter>::default;
+        let gauge = Family::<OutboxLabel, Gauge>::default;
+        let published = register!("published", "Events acknowledged by Kafka", counter());
+        let marked = register!("marked", "Events marked sent, or deleted", counter());
+        let refused = register!(
+            "refused",
+            "Messages that Kafka or its client refused",
+            counter()
+        );
+        let late_rows = register!(
+            "late_rows",
+            "Rows that committed behind the position",
+            counter()
+        );
+        let swept_rows = register!("swept_rows", "Rows that only the sweep found", counter());
+        let expired = register!(
+            "expired_rows",
+            "Sent rows deleted after their retention",
+            counter()
+        );
+        let producer_rebuilds =
+            register!("producer_rebuilds", "Kafka producers made anew", counter());
+        let owner = register!("owner", "1 if this process owns the outbox", gauge());
+        let pending = register!(
+            "pending_rows",
+            "Committed rows not acknowledged, counted up to 1,000,000 unread",
+            gauge()
+        );
+        let oldest_pending_age = register!(
+            "oldest_pending_age_seconds",
+            "Age of the oldest row not acknowledged, 0 if there is none",
+            Family::<OutboxLabel, Seconds>::default()
+        );
+        let window_rows = register!("window_rows", "Rows read and not acknowledged", gauge());
+        let window_bytes = register!(
+            "window_bytes",
+            "Bytes of the rows read and not acknowledged",
+            gauge()
+        );
+        let in_flight = register!(
+            "in_flight_messages",
+            "Messages handed to Kafka and not reported",
+            gauge()
+        );
+        let unmarked = register!("unmarked_rows", "Rows acknowledged and not marked", gauge());
+        let held_keys = register!(
+            "held_keys",
+            "Order keys that wait behind a failed row",
+            gauge()
+        );
+        let gaps = register!(
+            "id_gaps",
+            "Ranges of ids that may still bring late rows",
+            gauge()
+        );
+        let created_to_acknowledged = register!(
+            "created_to_acknowledged_seconds",
+            "From a row's created_at to its acknowledgement",
+            Family::<OutboxLabel, Histogram>::new_with_constructor(latency)
+        );
+        let seen_to_acknowledged = register!(
+            "first_seen_to_acknowledged_seconds",
+            "From the read of a row to its acknowledgement: what producing takes",
+            Family::<OutboxLabel, Histogram>::new_with_constructor(latency)
+        );
+        let poll = register!(
+            "poll_duration_seconds",
+            "Duration of one poll, all its statements",
+            Family::<OutboxLabel, Histogram>::new_with_constructor(duration)
+        );
+        let mark = register!(
+            "mark_duration_seconds",
+            "Duration of one marking statement",
+            Family::<OutboxLabel, Histogram>::new_with_constructor(duration)
+        );
+        Metrics {
+            registry,
+            published,
+            marked,
+            refused,
+            late_rows,
+            swept_rows,
+            expired,
+            producer_rebuilds,
+            owner,
+            pending,
+            oldest_pending_age,
+            window_rows,
+            window_bytes,
+            in_flight,
+            unmarked,
+            held_keys,
+            gaps,
+            created_to_acknowledged,
+            seen_to_acknowledged,
+            poll,
+            mark,
+        }
+    }
+}
+
+impl Metrics {
+    /// The handles of one outbox, looked up once: updating them takes no lock.
+    pub fn outbox(&self, name: &str, progress: &Arc<Progress>) -> OutboxMetrics {
+        let label = OutboxLabel {
+            outbox: name.to_owned(),
+        };
+        OutboxMetrics {
+            published: self.published.get_or_create_owned(&label),
+            marked: self.marked.get_or_create_owned(&label),
+            refused: self.refused.get_or_create_owned(&label),
+            late_rows: self.late_rows.get_or_create_owned(&label),
+            swept_rows: self.swept_rows.get_or_create_owned(&label),
+            expired: self.expired.get_or_create_owned(&label),
+            producer_rebuilds: self.producer_rebuilds.get_or_create_owned(&label),
+            owner: self.owner.get_or_create_owned(&label),
+            pending: self.pending.get_or_create_owned(&label),
+            oldest_pending_age: self.oldest_pending_age.get_or_create_owned(&label),
+            window_rows: self.window_rows.get_or_create_owned(&label),
+            window_bytes: self.window_bytes.get_or_create_owned(&label),
+            in_flight: self.in_flight.get_or_create_owned(&label),
+            unmarked: self.unmarked.get_or_create_owned(&label),
+            held_keys: self.held_keys.get_or_create_owned(&label),
+            gaps: self.gaps.get_or_create_owned(&label),
+            created_to_acknowledged: self.created_to_acknowledged.get_or_create_owned(&label),
+            seen_to_acknowledged: self.seen_to_acknowledged.get_or_create_owned(&label),
+            poll_seconds: self.poll.get_or_create_owned(&label),
+            mark_seconds: self.mark.get_or_create_owned(&label),
+            progress: Arc::clone(progress),
+        }
+    }
+
+    /// The text form of OpenMetrics, which Prometheus reads.
+    ///
+    /// # Errors
+    /// Never with a String; the signature is the encoder's.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// The metrics of one outbox.
+#[derive(Debug, Clone)]
+pub struct OutboxMetrics {
+    pub published: Counter,
+    pub marked: Counter,
+    pub refused: Counter,
+    pub late_rows: Counter,
+    pub swept_rows: Counter,
+    pub expired: Counter,
+    pub producer_rebuilds: Counter,
+    pub owner: Gauge,
+    pub pending: Gauge,
+    oldest_pending_age: Seconds,
+    window_rows: Gauge,
+    window_bytes: Gauge,
+    in_flight: Gauge,
+    unmarked: Gauge,
+    held_keys: Gauge,
+    gaps: Gauge,
+    created_to_acknowledged: Histogram,
+    seen_to_acknowledged: Histogram,
+    pub poll_seconds: Histogram,
+    pub mark_seconds: Histogram,
+    progress: Arc<Progress>,
+}
+
+impl OutboxMetrics {
+    /// Notes one acknowledged row.
+    pub fn acknowledged(&self, row: &Outgoing, now: Instant, now_us: i64) {
+        self.published.inc();
+        let since_created = now_us.saturating_sub(row.created_at_us).max(0);
+        self.created_to_acknowledged
+            .observe(since_created as f64 / 1e6);
+        self.seen_to_acknowledged
+            .observe(now.duration_since(row.first_seen).as_secs_f64());
+    }
+
+    /// `created_at`: microseconds since 1970 of the oldest pending row.
+    pub fn set_oldest_pending(&self, created_at: Option<i64>) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |since| since.as_secs_f64());
+        let age = created_at.map_or(0.0, |created_at| (now - created_at as f64 / 1e6).max(0.0));
+        self.oldest_pending_age.set(age);
+    }
+
+    /// Brings the gauges of the window up to date, for a scrape.
+    pub fn refresh(&self) {
+        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        let fill = self.progress.fill();
+        self.window_rows.set(number(fill.rows));
+        self.window_bytes.set(number(fill.bytes));
+        self.in_flight.set(number(fill.in_flight));
+        self.unmarked.set(number(fill.unmarked));
+        self.held_keys.set(number(fill.held_keys));
+        self.gaps.set(number(self.progress.gaps()));
+    }
+}

@@ -1,0 +1,53 @@
+//! Exit statuses.
+
+use std::process::ExitCode;
+
+use crate::app::AppError;
+use crate::config::ConfigErrors;
+use crate::relay::RelayError;
+
+/// How a command ends. The numbers above 63 are those of BSD's `sysexits.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Success,
+    Failure,
+    /// Something is left: a window that did not settle, or rows that were not published.
+    Unsettled,
+    Config,
+}
+
+/// The same, for `--help`.
+pub const HELP: &str = "\
+Exit status:
+  0    done; for `run`: stopped, and nothing will be published twice
+  1    failed
+  2    wrong arguments
+  75   stopped before everything was settled; for `run`: some events may be published again
+  78   the configuration or the database's schema does not fit
+  130  ended at once by a second signal";
+
+impl Exit {
+    /// The status that fits an error.
+    pub fn of(error: &anyhow::Error) -> Exit {
+        let schema = matches!(
+            error.downcast_ref(),
+            Some(AppError::Relay(RelayError::Schema { .. }))
+        );
+        if schema || error.is::<ConfigErrors>() {
+            Exit::Config
+        } else {
+            Exit::Failure
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Success => 0,
+            Exit::Failure => 1,
+            Exit::Unsettled => 75,
+            Exit::Config => 78,
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! `outboxd migrate`
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::{ConfigArgs, Exit};
+use crate::config::{Config, Pooler};
+use crate::db::Database;
+use crate::db::migrate::{Plan, PlannedOutbox};
+
+/// `outboxd migrate`
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print the SQL for a fresh database instead of applying it
+    #[arg(long)]
+    print: bool,
+    /// Grant this role what the relay needs [with --print: outboxd_relay]
+    #[arg(long, value_name = "ROLE")]
+    relay_role: Option<String>,
+    /// Grant this role the right to insert events, and nothing else [with --print: outboxd_app]
+    #[arg(long, value_name = "ROLE")]
+    app_role: Option<String>,
+}
+
+/// Applies or prints the migrations.
+///
+/// # Errors
+/// When the configuration is wrong or Postgres refuses a step.
+pub fn run(args: &MigrateArgs) -> anyhow::Result<Exit> {
+    let mut sources = args.config.clone();
+    // Neither is used here: printing connects to nothing, and migrating not to Kafka.
+    let unused = |options: &mut Vec<(String, String)>, path: &str, value: &str| {
+        options.insert(0, (path.to_owned(), value.to_owned()));
+    };
+    if sources.kafka.is_none() {
+        unused(
+            &mut sources.options,
+            "kafka.bootstrap_servers",
+            "unused:9092",
+        );
+    }
+    if args.print && sources.postgres_url.is_none() {
+        unused(&mut sources.options, "postgres.url", "postgres://unused");
+    }
+    let config = sources.load()?;
+    let mut plan = plan(&config);
+    plan.relay_role = args.relay_role.clone();
+    plan.app_role = args.app_role.clone();
+    if args.print {
+        plan.relay_role
+            .get_or_insert_with(|| "outboxd_relay".to_owned());
+        plan.app_role
+            .get_or_insert_with(|| "outboxd_app".to_owned());
+        // A closed pipe (`| head`) is no failure.
+        let _ = std::io::stdout().write_all(plan.print().as_bytes());
+        return Ok(Exit::Success);
+    }
+    if config.postgres.pooler == Pooler::Transaction && config.postgres.direct_url.is_none() {
+        anyhow::bail!(
+            "postgres.direct_url: must be set for migrate when postgres.pooler is \"transaction\": \
+             migrations need a session, which a pooler in transaction mode does not give"
+        );
+    }
+    let applied = super::runtime()?.block_on(apply(&config, &plan))?;
+    let mut out = std::io::stdout().lock();
+    if applied.is_empty() {
+        let _ = writeln!(out, "the schema is up to date");
+    }
+    for step in applied {
+        let _ = writeln!(out, "applied {step}");
+    }
+    Ok(Exit::Success)
+}
+
+async fn apply(config: &Config, plan: &Plan) -> anyhow::Result<Vec<String>> {
+    let mut connection = Database::new(&config.postgres)?
+        .connect_direct("migrate")
+        .await?;
+    Ok(plan.apply(&mut connection).await?)
+}
+
+/// What the configured outboxes need.
+pub fn plan(config: &Config) -> Plan {
+    Plan {
+        schema: config.postgres.schema.to_string(),
+        outboxes: config
+            .outboxes
+            .values()
+            .map(|outbox| PlannedOutbox {
+                table: outbox.table.clone(),
+                notify: outbox.notify,
+            })
+            .collect(),
+        relay_role: None,
+        app_role: None,
+    }
+}

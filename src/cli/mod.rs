@@ -1,0 +1,96 @@
+//! The command line: one file per command.
+
+mod exit;
+mod migrate;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigErrors, Sources};
+
+pub use exit::Exit;
+
+/// A transactional outbox relay: committed Postgres rows reach Kafka in order, at least once, and are
+/// marked sent.
+#[derive(Debug, Parser)]
+#[command(name = "outboxd", version, max_term_width = 100, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Relay the configured outboxes until stopped
+    Run(run::RunArgs),
+    /// Create or upgrade the tables, or print the SQL that does
+    Migrate(migrate::MigrateArgs),
+}
+
+/// Where the configuration comes from; the same for every command that needs one.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// Read this TOML file [default: the file named by OUTBOXD_CONFIG, if set]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Use this database (postgres.url)
+    #[arg(long, value_name = "URL")]
+    pub postgres_url: Option<String>,
+    /// Use these brokers (kafka.bootstrap_servers)
+    #[arg(long, value_name = "HOST:PORT,...")]
+    pub kafka: Option<String>,
+    /// Set any option, such as outbox.default.poll_interval=10ms; may be repeated
+    #[arg(long = "set", value_name = "OPTION=VALUE", value_parser = option_and_value)]
+    pub options: Vec<(String, String)>,
+}
+
+fn option_and_value(text: &str) -> Result<(String, String), String> {
+    let (option, value) = text.split_once('=').ok_or("must be OPTION=VALUE")?;
+    Ok((option.to_owned(), value.to_owned()))
+}
+
+impl ConfigArgs {
+    /// Reads all layers.
+    ///
+    /// # Errors
+    /// Every broken rule at once.
+    pub fn load(&self) -> Result<Config, ConfigErrors> {
+        let mut overrides = self.options.clone();
+        let mut set = |path: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                overrides.push((path.to_owned(), value.clone()));
+            }
+        };
+        set("postgres.url", &self.postgres_url);
+        set("kafka.bootstrap_servers", &self.kafka);
+        Config::load(Sources::of_process(self.config.clone(), overrides)?)
+    }
+}
+
+/// Parses the arguments, runs the command, and turns how it ended into an exit status.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        // The log may go elsewhere; this is for whoever started the command.
+        eprintln!("outboxd: {error:#}");
+        Exit::of(&error)
+    })
+    .into()
+}
+
+/// The runtime of a command.
+///
+/// # Errors
+/// When the system refuses threads.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,54 @@
+//! `outboxd run`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{ConfigArgs, Exit};
+use crate::app::{App, Until};
+use crate::{shutdown, telemetry};
+
+/// `outboxd run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Publish what is committed now, then exit
+    #[arg(long)]
+    until_empty: bool,
+    /// With --until-empty: give up after this time, listing what is left
+    #[arg(long, value_name = "DURATION", requires = "until_empty", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+}
+
+/// Relays until stopped.
+///
+/// # Errors
+/// When the configuration is wrong or the relay cannot run at all.
+pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+    let config = args.config.load()?;
+    telemetry::init(&config.log);
+    let until = match args.until_empty {
+        true => Until::Empty {
+            timeout: args.timeout,
+        },
+        false => Until::Stopped,
+    };
+    let outcome = super::runtime()?.block_on(async {
+        let stop = shutdown::on_signal()?;
+        anyhow::Ok(App::build(config)?.run(stop, until).await?)
+    })?;
+    for (outbox, rows) in &outcome.remaining {
+        eprintln!("outboxd: outbox \"{outbox}\": rows remain unpublished, the first of them:");
+        for row in rows {
+            eprintln!(
+                "  {} {} {} {}",
+                row.event.id, row.event.event_id, row.aggregate_type, row.event_type
+            );
+        }
+    }
+    match outcome.ended.is_settled() && outcome.remaining.is_empty() {
+        true => Ok(Exit::Success),
+        false => Ok(Exit::Unsettled),
+    }
+}

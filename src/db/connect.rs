@@ -1,0 +1,320 @@
+//! Connections: which server, with which settings, alone or behind a pooler.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{
+    PgArguments, PgConnectOptions, PgConnection, PgListener, PgPoolOptions, PgRow,
+};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres, Row};
+
+use super::{DbError, POOLER_HINT, pooler_hint};
+use crate::config::{Pooler, PostgresConfig, PostgresUrl};
+
+/// What a connection is for; it decides the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Scans the unsent rows.
+    Reader,
+    /// Marks; its commits need not wait for the disk, since a lost mark only repeats an event.
+    Marker,
+    Lease,
+    Janitor,
+    /// Counts for the metrics.
+    Gauge,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Reader => "reader",
+            Role::Marker => "marker",
+            Role::Lease => "lease",
+            Role::Janitor => "janitor",
+            Role::Gauge => "gauge",
+        }
+    }
+
+    /// The planner's choice is taken from it where only one plan is ever right: statistics of a queue's
+    /// table are always out of date, and one sequential scan of a large outbox would stall the lane.
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Role::Reader | Role::Gauge => {
+                &[("enable_seqscan", "off"), ("enable_bitmapscan", "off")]
+            }
+            Role::Marker => &[
+                ("synchronous_commit", "off"),
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+            ],
+            Role::Janitor => &[("synchronous_commit", "off"), ("enable_seqscan", "off")],
+            Role::Lease => &[],
+        }
+    }
+}
+
+/// The configured server, to connect to again and again.
+#[derive(Debug, Clone)]
+pub struct Database {
+    hosts: Arc<[PgConnectOptions]>,
+    direct_hosts: Arc<[PgConnectOptions]>,
+    pooled: bool,
+    connect_timeout: Duration,
+    statement_timeout: Duration,
+    lock_timeout: Duration,
+}
+
+impl Database {
+    /// # Errors
+    /// When a URL has a parameter that sqlx does not understand.
+    pub fn new(config: &PostgresConfig) -> Result<Database, DbError> {
+        let pooled = config.pooler == Pooler::Transaction;
+        let hosts = options(&config.url, pooled)?;
+        let direct_hosts = match &config.direct_url {
+            Some(url) => options(url, false)?,
+            None => hosts.clone(),
+        };
+        Ok(Database {
+            hosts,
+            direct_hosts,
+            pooled,
+            connect_timeout: config.connect_timeout,
+            statement_timeout: config.statement_timeout,
+            lock_timeout: config.lock_timeout,
+        })
+    }
+
+    /// How long a caller waits for a statement before it gives the connection up: what the server
+    /// allows itself, and the time to say so.
+    pub fn statement_deadline(&self) -> Duration {
+        self.statement_timeout + self.connect_timeout
+    }
+
+    /// Connects to the first server of the list that answers and is not in recovery, as `outbox` and
+    /// `role` for its `application_name`.
+    ///
+    /// # Errors
+    /// The last server's, if none can be used. Cancel-safe: a connection in the making is closed.
+    pub async fn connect(&self, outbox: &str, role: Role) -> Result<Session, DbError> {
+        let settings: String = [
+            ("default_transaction_isolation", "read committed"),
+            ("jit", "off"),
+        ]
+        .iter()
+        .chain(role.settings())
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .chain([
+            (
+                "statement_timeout",
+                self.statement_timeout.as_millis().to_string(),
+            ),
+            ("lock_timeout", self.lock_timeout.as_millis().to_string()),
+            (
+                "idle_in_transaction_session_timeout",
+                self.statement_timeout.as_millis().to_string(),
+            ),
+        ])
+        .map(|(name, value)| match self.pooled {
+            true => format!("set local {name} = '{value}'; "),
+            false => format!("set {name} = '{value}'; "),
+        })
+        .collect();
+        let mut connection = self
+            .first_primary(&self.hosts, &format!("outboxd {outbox} {}", role.name()))
+            .await?;
+        if self.pooled {
+            let preamble = format!(
+                "begin isolation level read committed; {settings}\
+                 select extract(epoch from backend_start)::float8, extract(epoch from clock_timestamp())::float8 \
+                 from pg_stat_get_activity(pg_backend_pid())"
+            );
+            return Ok(Session {
+                connection,
+                preamble: Some(preamble.into()),
+            });
+        }
+        (&mut connection)
+            .execute(sqlx::raw_sql(AssertSqlSafe(settings)))
+            .await
+            .map_err(DbError::query("preparing a postgres session"))?;
+        Ok(Session {
+            connection,
+            preamble: None,
+        })
+    }
+
+    /// A plain connection past the pooler, for what needs a session: migrations and LISTEN.
+    ///
+    /// # Errors
+    /// As [`Database::connect`].
+    pub async fn connect_direct(&self, purpose: &str) -> Result<PgConnection, DbError> {
+        self.first_primary(&self.direct_hosts, &format!("outboxd {purpose}"))
+            .await
+    }
+
+    /// A listener past the pooler: notifications need a session.
+    ///
+    /// # Errors
+    /// As [`Database::connect`].
+    pub async fn listener(&self) -> Result<PgListener, DbError> {
+        let mut last = DbError::Recovery;
+        for host in self.direct_hosts.iter() {
+            let pool = PgPoolOptions::new()
+                .max_connections(1)
+                .acquire_timeout(self.connect_timeout)
+                .connect_lazy_with(host.clone().application_name("outboxd listener"));
+            match PgListener::connect_with(&pool).await {
+                Ok(listener) => return Ok(listener),
+                Err(source) => last = DbError::Connect { hint: "", source },
+            }
+        }
+        Err(last)
+    }
+
+    async fn first_primary(
+        &self,
+        hosts: &[PgConnectOptions],
+        name: &str,
+    ) -> Result<PgConnection, DbError> {
+        let mut last = DbError::Recovery;
+        for host in hosts {
+            // Behind PgBouncer start-up parameters are refused unless it knows them; it knows this one.
+            let host = host.clone().application_name(name);
+            match tokio::time::timeout(self.connect_timeout, primary(&host)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = error,
+                Err(_) => {
+                    last = DbError::ConnectTimeout {
+                        seconds: self.connect_timeout.as_secs_f64(),
+                    };
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+fn options(url: &PostgresUrl, pooled: bool) -> Result<Arc<[PgConnectOptions]>, DbError> {
+    url.hosts()
+        .iter()
+        .map(|host| {
+            let options = PgConnectOptions::from_str(&host.expose())
+                .map_err(|source| DbError::Connect { hint: "", source })?
+                .disable_statement_logging();
+            Ok(match pooled {
+                // PgBouncer refuses `extra_float_digits` and loses named statements.
+                true => options.extra_float_digits(None).statement_cache_capacity(0),
+                false => options,
+            })
+        })
+        .collect()
+}
+
+async fn primary(options: &PgConnectOptions) -> Result<PgConnection, DbError> {
+    let mut connection = options.connect().await.map_err(|source| DbError::Connect {
+        hint: pooler_hint(&source),
+        source,
+    })?;
+    let row = (&mut connection)
+        .fetch_one(sqlx::raw_sql("select pg_is_in_recovery()::text"))
+        .await
+        .map_err(|source| DbError::Connect {
+            hint: POOLER_HINT,
+            source,
+        })?;
+    match row
+        .try_get_raw(0)
+        .ok()
+        .and_then(|value| value.as_str().ok())
+    {
+        Some("false") => Ok(connection),
+        _ => {
+            // Best effort: the server notices a dropped socket as well.
+            let _ = connection.close().await;
+            Err(DbError::Recovery)
+        }
+    }
+}
+
+/// When the server process that answers was started, and what its clock says.
+///
+/// A crash of Postgres ends all of its processes. So a process that was there at our previous statement
+/// and is there now proves that the server did not crash between; that matters behind a pooler, where
+/// a new server connection does not show.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ServerLife {
+    /// Seconds since 1970, the server's clock.
+    pub backend_start: f64,
+    /// Seconds since 1970, the server's clock.
+    pub now: f64,
+}
+
+/// One connection with its settings made.
+///
+/// On a direct connection statements run by themselves. Behind a pooler each group of them runs in a
+/// short transaction of its own, which carries the settings and keeps the group on one server.
+#[derive(Debug)]
+pub struct Session {
+    connection: PgConnection,
+    /// Begins a transaction behind a pooler.
+    preamble: Option<Arc<str>>,
+}
+
+impl Session {
+    /// Starts a group of statements. Behind a pooler it says which server process answers.
+    ///
+    /// # Errors
+    /// Whatever Postgres says; the session is then to be dropped.
+    pub async fn begin(&mut self) -> Result<Option<ServerLife>, DbError> {
+        let Some(preamble) = &self.preamble else {
+            return Ok(None);
+        };
+        let action = "beginning a transaction behind the pooler";
+        let row = (&mut self.connection)
+            .fetch_one(sqlx::raw_sql(AssertSqlSafe(Arc::clone(preamble))))
+            .await
+            .map_err(DbError::query(action))?;
+        let seconds = |column: usize| -> Result<f64, DbError> {
+            row.try_get::<f64, _>(column)
+                .map_err(DbError::query(action))
+        };
+        Ok(Some(ServerLife {
+            backend_start: seconds(0)?,
+            now: seconds(1)?,
+        }))
+    }
+
+    /// Ends a group of statements.
+    ///
+    /// # Errors
+    /// As [`Session::begin`].
+    pub async fn commit(&mut self) -> Result<(), DbError> {
+        if self.preamble.is_none() {
+            return Ok(());
+        }
+        (&mut self.connection)
+            .execute(sqlx::raw_sql("commit"))
+            .await
+            .map(|_| ())
+            .map_err(DbError::query("committing a transaction behind the pooler"))
+    }
+
+    /// A query in the form that this connection bears: named on a direct one, unnamed behind a pooler.
+    pub(super) fn query(&self, sql: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
+        sqlx::query(AssertSqlSafe(Arc::clone(sql))).persistent(self.preamble.is_none())
+    }
+
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    pub(super) async fn fetch_one(
+        &mut self,
+        query: Query<'static, Postgres, PgArguments>,
+    ) -> sqlx::Result<PgRow> {
+        (&mut self.connection).fetch_one(query).await
+    }
+}

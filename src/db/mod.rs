@@ -1,0 +1,89 @@
+//! Every SQL statement, and the connections they run on.
+
+mod connect;
+pub mod lease;
+pub mod migrate;
+pub mod outbox;
+pub mod sequence;
+
+pub use connect::{Database, Role, ServerLife, Session};
+
+pub use crate::config::TableName;
+
+/// Why something could not be done with Postgres.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    #[error("connecting to postgres{hint}")]
+    Connect {
+        hint: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error(
+        "connecting to postgres: every server of the list is in recovery, and a standby cannot take marks"
+    )]
+    Recovery,
+    #[error("connecting to postgres: no answer within {seconds} s")]
+    ConnectTimeout { seconds: f64 },
+    #[error("{action}{hint}")]
+    Query {
+        action: String,
+        hint: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("{action}: no answer within {seconds} s")]
+    Timeout { action: String, seconds: f64 },
+    #[error("{0}")]
+    Schema(String),
+}
+
+const POOLER_HINT: &str =
+    " (is this PgBouncer in transaction mode? then set postgres.pooler = \"transaction\")";
+
+impl DbError {
+    pub(crate) fn query(action: impl Into<String>) -> impl FnOnce(sqlx::Error) -> DbError {
+        let action = action.into();
+        move |source| DbError::Query {
+            hint: pooler_hint(&source),
+            action,
+            source,
+        }
+    }
+
+    /// Whether the server is away, starting or stopping, rather than refusing something.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            DbError::ConnectTimeout { .. } | DbError::Timeout { .. } | DbError::Recovery => true,
+            DbError::Connect { source, .. } | DbError::Query { source, .. } => match source {
+                sqlx::Error::Io(_) => true,
+                // Class 57P: shut down, crashed, starting up. Class 08: connection exceptions.
+                sqlx::Error::Database(error) => error
+                    .code()
+                    .is_some_and(|code| code.starts_with("57P") || code.starts_with("08")),
+                _ => false,
+            },
+            DbError::Schema(_) => false,
+        }
+    }
+
+    /// Whether trying again later can help: everything does that is not a mistake of the setup.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, DbError::Schema(_))
+    }
+}
+
+/// PgBouncer refuses start-up parameters it does not know, and loses named statements between
+/// transactions: both show as these errors.
+fn pooler_hint(error: &sqlx::Error) -> &'static str {
+    let sqlx::Error::Database(error) = error else {
+        return "";
+    };
+    let message = error.message();
+    let lost_statement = matches!(error.code().as_deref(), Some("26000" | "42P05"));
+    if lost_statement || message.contains("unsupported startup parameter") {
+        POOLER_HINT
+    } else {
+        ""
+    }
+}

@@ -1,0 +1,95 @@
+//! What every Kafka client of the relay has in common: its properties, and where its errors go.
+
+use std::sync::Arc;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::config::KafkaConfig;
+use crate::outage::Outage;
+
+/// Makes clients of the configured cluster.
+#[derive(Debug, Clone)]
+pub struct KafkaClient {
+    pub(super) config: KafkaConfig,
+    pub(super) health: Arc<ClusterHealth>,
+}
+
+impl KafkaClient {
+    pub fn new(config: &KafkaConfig) -> KafkaClient {
+        KafkaClient {
+            config: config.clone(),
+            health: Arc::new(ClusterHealth::default()),
+        }
+    }
+
+    pub fn health(&self) -> &Arc<ClusterHealth> {
+        &self.health
+    }
+
+    /// The properties that all clients share: ours as defaults, then the configured ones.
+    pub(super) fn base(&self, ours: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", "outboxd");
+        for (name, value) in ours {
+            config.set(*name, *value);
+        }
+        for (name, value) in self.config.properties.expose() {
+            config.set(name, value);
+        }
+        config.set(
+            "bootstrap.servers",
+            self.config.bootstrap_servers.to_string(),
+        );
+        config.set("allow.auto.create.topics", "false");
+        config
+    }
+}
+
+/// Whether the cluster answers, as the clients of one process see it together.
+#[derive(Debug)]
+pub struct ClusterHealth(Outage);
+
+impl Default for ClusterHealth {
+    fn default() -> Self {
+        ClusterHealth(Outage::new("kafka"))
+    }
+}
+
+impl ClusterHealth {
+    /// No broker can be reached.
+    pub fn is_down(&self) -> bool {
+        self.0.is_down()
+    }
+
+    /// A broker answered.
+    pub(super) fn note_up(&self) {
+        self.0.note_up();
+    }
+
+    /// An error that a client reports outside of any message.
+    pub(super) fn note_error(&self, error: &KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.0.note_down(reason),
+            // The reaction is the lane's, when the messages come back.
+            Some(RDKafkaErrorCode::Fatal) => {
+                tracing::warn!(error.reason = reason, "a kafka producer gave up");
+            }
+            // Single connections come and go; librdkafka makes new ones.
+            _ => {
+                tracing::debug!(error.message = %error, error.reason = reason, "kafka client error")
+            }
+        }
+    }
+}
+
+/// librdkafka repeats itself for every broker and every attempt, so its lines are for debugging.
+pub(super) fn forward_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, message, "librdkafka");
+        }
+        _ => tracing::debug!(target: "librdkafka", facility, message, "librdkafka"),
+    }
+}

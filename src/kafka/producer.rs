@@ -1,0 +1,224 @@
+//! A producer whose every message comes back as a report.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::Notify;
+
+use super::client::forward_log;
+use super::{ClusterHealth, KafkaClient, KafkaSetupError};
+use crate::envelope::Message;
+
+/// Tickets ride in librdkafka's opaque pointer.
+const _: () = assert!(
+    size_of::<usize>() == size_of::<u64>(),
+    "outboxd needs 64-bit pointers"
+);
+
+/// Whether a producer puts several messages into one message set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// The rule. `enable.gapless.guarantee` makes the producer turn fatal rather than write anything
+    /// after a set that failed for good, so no row overtakes an earlier one of its key.
+    Batched,
+    /// For suspects: every message is a set of its own, so that a refusal means this message alone. The
+    /// lane has at most one message of a key in flight here, which is the other way to keep order.
+    Alone,
+}
+
+/// What became of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// The ticket given to [`Producer::send`].
+    pub ticket: u64,
+    pub sharing: Sharing,
+    /// Nothing: acknowledged by all in-sync replicas.
+    pub error: Option<RDKafkaErrorCode>,
+}
+
+/// Where the reports of a lane's producers arrive. Bounded by what the lane has in flight.
+#[derive(Debug, Default)]
+pub struct Reports {
+    queue: Mutex<Vec<Report>>,
+    arrived: Notify,
+}
+
+impl Reports {
+    fn push(&self, report: Report) {
+        // A Vec of plain values is whole at any moment, whoever panicked.
+        let first = {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.push(report);
+            queue.len() == 1
+        };
+        if first {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Waits until there is a report. Cancel-safe: nothing is taken.
+    pub async fn wait(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Exchanges the collected reports for an empty vector.
+    pub fn take(&self, into: &mut Vec<Report>) {
+        into.clear();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *queue, into);
+    }
+}
+
+/// How much a producer may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct ProducerSizes {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+/// Why a message was not taken. The producer keeps no part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// Try again after the next report.
+    QueueFull,
+    /// The producer takes nothing any more: make another.
+    Fatal,
+    /// The client refuses this message.
+    Refused(RDKafkaErrorCode),
+}
+
+/// One librdkafka producer with the settings that the promise depends on.
+pub struct Producer {
+    inner: ThreadedProducer<Context>,
+}
+
+struct Context {
+    reports: Arc<Reports>,
+    health: Arc<ClusterHealth>,
+    sharing: Sharing,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        forward_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.health.note_error(&error, reason);
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+        let error = match result {
+            Ok(_) => {
+                self.health.note_up();
+                None
+            }
+            Err((error, _)) => Some(
+                error
+                    .rdkafka_error_code()
+                    .unwrap_or(RDKafkaErrorCode::Unknown),
+            ),
+        };
+        self.reports.push(Report {
+            ticket: ticket as u64,
+            sharing: self.sharing,
+            error,
+        });
+    }
+}
+
+impl Producer {
+    /// Connects in the background; a cluster that cannot be reached is not an error here.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a property.
+    pub fn new(
+        client: &KafkaClient,
+        sharing: Sharing,
+        sizes: ProducerSizes,
+        reports: &Arc<Reports>,
+    ) -> Result<Producer, KafkaSetupError> {
+        let mut config = client.base(&[
+            // One millisecond lets a burst share a message set and is hardly seen in the latency.
+            ("linger.ms", "1"),
+        ]);
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // A timed-out message would let later ones of its key pass; the lane watches for stalls.
+            .set("message.timeout.ms", "0")
+            // The Java client's choice, so that both put a key into the same partition.
+            .set("partitioner", "murmur2_random")
+            .set(
+                "queue.buffering.max.messages",
+                sizes.messages.max(1).to_string(),
+            )
+            .set(
+                "queue.buffering.max.kbytes",
+                (sizes.bytes / 1024).max(1).to_string(),
+            );
+        match sharing {
+            Sharing::Batched => config.set("enable.gapless.guarantee", "true"),
+            Sharing::Alone => config.set("batch.num.messages", "1").set("linger.ms", "0"),
+        };
+        let context = Context {
+            reports: Arc::clone(reports),
+            health: Arc::clone(&client.health),
+            sharing,
+        };
+        let inner = ThreadedProducer::from_config_and_context(&config, context)
+            .map_err(KafkaSetupError::Create)?;
+        Ok(Producer { inner })
+    }
+
+    /// Hands a message over; its report comes with `ticket`. Never blocks.
+    ///
+    /// # Errors
+    /// When the message was not taken: no report will come.
+    pub fn send(
+        &self,
+        topic: &str,
+        message: &Message,
+        timestamp_ms: Option<i64>,
+        ticket: u64,
+    ) -> Result<(), SendError> {
+        let mut headers = OwnedHeaders::new_with_capacity(message.headers().len());
+        for (key, value) in message.headers() {
+            headers = headers.insert(Header {
+                key,
+                value: Some(value),
+            });
+        }
+        let mut record = BaseRecord::with_opaque_to(topic, ticket as usize)
+            .key(message.key())
+            .headers(headers);
+        if let Some(value) = message.value() {
+            record = record.payload(value);
+        }
+        if let Some(timestamp) = timestamp_ms {
+            record = record.timestamp(timestamp);
+        }
+        self.inner
+            .send(record)
+            .map_err(|(error, _)| match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) => SendError::QueueFull,
+                Some(RDKafkaErrorCode::Fatal) => SendError::Fatal,
+                Some(code) => SendError::Refused(code),
+                // A topic name with a NUL byte.
+                None => SendError::Refused(RDKafkaErrorCode::InvalidTopic),
+            })
+    }
+
+    /// Whether the producer has given up and must be replaced.
+    pub fn is_fatal(&self) -> bool {
+        self.inner.client().fatal_error().is_some()
+    }
+}

@@ -1,0 +1,166 @@
+//! Which topics exist. librdkafka reports a missing topic only after half a minute, and by then a
+//! window of rows is stuck behind it: so a lane asks before it sends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use tokio::sync::Semaphore;
+
+use super::client::forward_log;
+use super::{ClusterHealth, KafkaClient, KafkaSetupError};
+use crate::config::CreateTopicsConfig;
+
+/// How long one question to the cluster may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Questions at a time: each occupies a thread.
+const QUESTIONS: usize = 4;
+
+/// Whether a topic can take messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicStatus {
+    Ready,
+    /// It cannot, for this reason; later perhaps.
+    Unusable(String),
+}
+
+/// Asks for topics and, where allowed, creates them.
+#[derive(Clone)]
+pub struct Topics {
+    admin: Arc<AdminClient<Context>>,
+    create: CreateTopicsConfig,
+    health: Arc<ClusterHealth>,
+    questions: Arc<Semaphore>,
+}
+
+struct Context {
+    health: Arc<ClusterHealth>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        forward_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.health.note_error(&error, reason);
+    }
+}
+
+impl Topics {
+    /// # Errors
+    /// When librdkafka refuses a property.
+    pub fn new(client: &KafkaClient) -> Result<Topics, KafkaSetupError> {
+        let context = Context {
+            health: Arc::clone(&client.health),
+        };
+        let admin = AdminClient::from_config_and_context(&client.base(&[]), context)
+            .map_err(KafkaSetupError::Create)?;
+        Ok(Topics {
+            admin: Arc::new(admin),
+            create: client.config.create_topics.clone(),
+            health: Arc::clone(&client.health),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+        })
+    }
+
+    /// Asks for the topic, and creates it if it is missing and that is allowed.
+    ///
+    /// # Errors
+    /// When the cluster did not answer, which says nothing about the topic. Cancel-safe: the question
+    /// ends by itself.
+    pub async fn ensure(&self, topic: &str) -> Result<TopicStatus, KafkaSetupError> {
+        let status = self.ask(topic).await?;
+        self.health.note_up();
+        match status {
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+                if self.create.enabled =>
+            {
+                self.create(topic).await?;
+                // It is usable when the brokers have its leaders; the caller asks again.
+                Ok(TopicStatus::Unusable(
+                    "the topic was created and is not ready yet".to_owned(),
+                ))
+            }
+            Err(code) => Ok(TopicStatus::Unusable(code.to_string())),
+            Ok(()) => Ok(TopicStatus::Ready),
+        }
+    }
+
+    /// Whether a broker answers at all.
+    pub async fn answers(&self) -> bool {
+        let admin = Arc::clone(&self.admin);
+        let question = tokio::task::spawn_blocking(move || {
+            // Any one name: without one the answer lists every topic of the cluster.
+            admin
+                .inner()
+                .fetch_metadata(Some("__consumer_offsets"), REQUEST_TIMEOUT)
+                .is_ok()
+        });
+        question.await.unwrap_or(false)
+    }
+
+    async fn ask(&self, topic: &str) -> Result<Result<(), RDKafkaErrorCode>, KafkaSetupError> {
+        // Closed only with the process: then there is nobody to ask.
+        let _turn = self.questions.acquire().await;
+        let admin = Arc::clone(&self.admin);
+        let name = topic.to_owned();
+        let answer = tokio::task::spawn_blocking(move || {
+            let metadata = admin.inner().fetch_metadata(Some(&name), REQUEST_TIMEOUT)?;
+            let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
+                return Ok(Err(RDKafkaErrorCode::UnknownTopic));
+            };
+            let leaderless =
+                found.partitions().is_empty() || found.partitions().iter().any(|p| p.leader() < 0);
+            Ok(match found.error() {
+                Some(error) => Err(RDKafkaErrorCode::from(error)),
+                None if leaderless => Err(RDKafkaErrorCode::LeaderNotAvailable),
+                None => Ok(()),
+            })
+        })
+        .await;
+        let fail = |source| KafkaSetupError::Metadata {
+            topic: topic.to_owned(),
+            source,
+        };
+        match answer {
+            Ok(answer) => answer.map_err(fail),
+            // The question panicked or the runtime is going down: as good as no answer.
+            Err(_) => Err(fail(KafkaError::Canceled)),
+        }
+    }
+
+    async fn create(&self, topic: &str) -> Result<(), KafkaSetupError> {
+        let partitions = i32::try_from(self.create.partitions.get()).unwrap_or(i32::MAX);
+        let replication = i32::from(self.create.replication.get());
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let fail = |reason: String| KafkaSetupError::CreateTopic {
+            topic: topic.to_owned(),
+            reason,
+        };
+        let results = self
+            .admin
+            .create_topics([&new], &options)
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        match results.into_iter().next() {
+            Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
+                Err(fail(code.to_string()))
+            }
+            _ => {
+                tracing::info!(
+                    topic.name = topic,
+                    topic.partitions = partitions,
+                    "created the topic"
+                );
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! How much is pending, and since when: asked of the table above the position, since the window knows
+//! the rest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Postgres;
+use super::status::Progress;
+use crate::admin::metrics::OutboxMetrics;
+use crate::db::outbox::Outbox;
+use crate::db::{DbError, Role, Session};
+use crate::event::CreatedAt;
+use crate::outage::{Retry, jittered};
+
+/// Between two counts.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Counting stops here: a larger backlog is shown as this much.
+const COUNT_MOST: i64 = 1_000_000;
+
+/// A count that took long is repeated so many times its duration later, so that it takes at most two
+/// percent of one server process.
+const IDLE_FACTOR: u32 = 50;
+
+/// The task that counts.
+pub struct Gauges {
+    pub postgres: Arc<Postgres>,
+    pub outbox: Outbox,
+    pub progress: Arc<Progress>,
+    pub metrics: OutboxMetrics,
+}
+
+impl Gauges {
+    /// Counts until it is dropped. Cancel-safe: it only reads.
+    pub async fn run(self) {
+        let mut session = None;
+        let mut retry = Retry::new(EVERY);
+        loop {
+            let started = Instant::now();
+            match self.count(&mut session).await {
+                Ok(()) => retry.reset(),
+                Err(error) => {
+                    session = None;
+                    self.postgres.note(
+                        &error,
+                        &mut retry,
+                        "counting the pending rows failed, trying again",
+                    );
+                }
+            }
+            tokio::time::sleep(jittered(EVERY.max(started.elapsed() * IDLE_FACTOR))).await;
+        }
+    }
+
+    async fn count(&self, session: &mut Option<Session>) -> Result<(), DbError> {
+        let session = self
+            .postgres
+            .session(session, self.outbox.table(), Role::Gauge)
+            .await?;
+        let position = self.progress.position();
+        let (unread, oldest) = self
+            .postgres
+            .deadline("counting the pending rows", async {
+                session.begin().await?;
+                let unread = self
+                    .outbox
+                    .pending_above(session, position, COUNT_MOST)
+                    .await?;
+                let oldest = self.outbox.oldest_above(session, position).await?;
+                session.commit().await?;
+                Ok((unread, oldest))
+            })
+            .await?;
+        let pending =
+            unread.saturating_add(i64::try_from(self.progress.fill().rows).unwrap_or(i64::MAX));
+        self.metrics.pending.set(pending);
+        let oldest = [
+            oldest.map(CreatedAt::unix_micros),
+            self.progress.oldest_us(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        self.metrics.set_oldest_pending(oldest);
+        Ok(())
+    }
+}

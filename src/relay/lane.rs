@@ -1,0 +1,547 @@
+//! The loop that moves a lane: rows in, messages out, reports back, marks on. What may happen is decided
+//! by [`Window`]; here it happens.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hashbrown::HashMap;
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use super::Ended;
+use super::failure::failure;
+use super::lease::Validity;
+use super::mark::{Marked, Marker};
+use super::outbound::Outbound;
+use super::router::Batch;
+use super::source::Source;
+use super::status::Progress;
+use super::window::{
+    Admission, Backoff, Failure, Limits, Outgoing, Route, Ticket, TopicId, Window,
+};
+use crate::admin::metrics::OutboxMetrics;
+use crate::config::RelayConfig;
+use crate::event::EventRef;
+use crate::kafka::{KafkaClient, KafkaSetupError, Report, SendError, Sharing, TopicStatus, Topics};
+use crate::outage::{Retry, chain, jittered};
+
+/// How long a failing key waits: long enough not to burden anyone, short enough that a mended broker
+/// setting is noticed soon.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    most: Duration::from_secs(30),
+};
+
+/// How long an unusable topic waits until it is asked for again, at most.
+const TOPIC_WAIT: Duration = Duration::from_secs(30);
+
+/// What the lane looks after by the clock: the lease, a stall, the age of its oldest row.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How a lane ended.
+#[derive(Debug)]
+pub enum LaneEnd {
+    /// As asked.
+    Stopped(Ended),
+    /// The lease ran out or went to another relay.
+    LeaseLost,
+    /// A part of it ended that must not.
+    Broken(String),
+}
+
+/// What a lane is made of.
+pub struct LaneParts {
+    pub name: String,
+    pub source: Source,
+    pub marker: Marker,
+    pub kafka: KafkaClient,
+    pub topics: Topics,
+    pub validity: Arc<Validity>,
+    pub progress: Arc<Progress>,
+    pub metrics: OutboxMetrics,
+    pub limits: Limits,
+    pub settings: RelayConfig,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// See the module's documentation.
+pub struct Lane {
+    parts: LaneCore,
+    source: Source,
+    marker: Marker,
+}
+
+/// A topic that rows of this lane go to.
+struct TopicSeen {
+    name: Arc<str>,
+    retry: Retry,
+    was_unusable: bool,
+}
+
+/// The lane without the parts that become tasks.
+struct LaneCore {
+    name: String,
+    topics: Topics,
+    validity: Arc<Validity>,
+    progress: Arc<Progress>,
+    metrics: OutboxMetrics,
+    settings: RelayConfig,
+    stop: watch::Receiver<bool>,
+    window: Window,
+    outbound: Outbound,
+    topics_seen: HashMap<TopicId, TopicSeen>,
+    questions: JoinSet<TopicAnswer>,
+    /// Rows that were handed over and find no room yet.
+    inbox: VecDeque<Outgoing>,
+    inbox_swept: bool,
+    acknowledged: mpsc::UnboundedSender<Vec<EventRef>>,
+    reports: Vec<Report>,
+    /// Something was acknowledged or marked since progress was last shown.
+    moved: bool,
+    stopping: bool,
+    source_done: bool,
+    probed_at: Instant,
+}
+
+/// What happened next.
+enum Next {
+    Stop,
+    GiveUp,
+    Tick,
+    /// Nothing: the marker has ended.
+    Marked(Option<Marked>),
+    Reports,
+    /// Nothing: the question was lost with its task.
+    Topic(Option<TopicAnswer>),
+    Wake,
+    /// Nothing: the source has ended.
+    Rows(Option<Batch>),
+}
+
+type TopicAnswer = (TopicId, Result<TopicStatus, KafkaSetupError>);
+
+impl Lane {
+    /// # Errors
+    /// When Kafka's client refuses a property.
+    pub fn new(
+        parts: LaneParts,
+    ) -> Result<(Lane, mpsc::UnboundedReceiver<Vec<EventRef>>), KafkaSetupError> {
+        let (acknowledged, to_mark) = mpsc::unbounded_channel();
+        let outbound = Outbound::new(parts.kafka, parts.limits)?;
+        let core = LaneCore {
+            name: parts.name,
+            topics: parts.topics,
+            validity: parts.validity,
+            progress: parts.progress,
+            metrics: parts.metrics,
+            settings: parts.settings,
+            stop: parts.stop,
+            window: Window::new(parts.limits, BACKOFF),
+            outbound,
+            topics_seen: HashMap::new(),
+            questions: JoinSet::new(),
+            inbox: VecDeque::new(),
+            inbox_swept: false,
+            acknowledged,
+            reports: Vec::new(),
+            moved: false,
+            stopping: false,
+            source_done: false,
+            probed_at: Instant::now(),
+        };
+        Ok((
+            Lane {
+                parts: core,
+                source: parts.source,
+                marker: parts.marker,
+            },
+            to_mark,
+        ))
+    }
+
+    /// Runs until asked to stop, or the lease is lost.
+    pub async fn run(self, to_mark: mpsc::UnboundedReceiver<Vec<EventRef>>) -> LaneEnd {
+        let Lane {
+            parts: mut core,
+            source,
+            marker,
+        } = self;
+        // One batch waits while another is worked on.
+        let (rows_tx, rows) = mpsc::channel(1);
+        let (marked_tx, marked) = mpsc::unbounded_channel();
+        let (stop_reading, reading) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(source.run(rows_tx, reading));
+        tasks.spawn(marker.run(to_mark, marked_tx));
+        let end = core.work(rows, marked, &stop_reading).await;
+        tasks.shutdown().await;
+        core.outbound.close().await;
+        end
+    }
+}
+
+impl LaneCore {
+    async fn work(
+        &mut self,
+        mut rows: mpsc::Receiver<Batch>,
+        mut marked: mpsc::UnboundedReceiver<Marked>,
+        stop_reading: &watch::Sender<bool>,
+    ) -> LaneEnd {
+        let mut tick = interval(jittered(TICK));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut deadline = tokio::time::Instant::now();
+        loop {
+            self.send();
+            if self.outbound.needs_rebuild() {
+                self.rebuild("a producer gave up").await;
+                continue;
+            }
+            self.show_progress();
+            if self.is_finished() {
+                return LaneEnd::Stopped(Ended::default());
+            }
+            let wake = self.window.next_wake();
+            let wake_at =
+                wake.map_or_else(tokio::time::Instant::now, tokio::time::Instant::from_std);
+            let takes_rows = self.inbox.is_empty() && !self.stopping && !self.source_done;
+            // Nothing here keeps anything between calls: channels and sets lose nothing when their
+            // receiving is given up, a sleep is made anew, and waiting for reports takes none.
+            let next = tokio::select! {
+                biased;
+                // 1. Asked to stop.
+                _ = self.stop.wait_for(|stop| *stop), if !self.stopping => Next::Stop,
+                // 2. The window did not settle in time.
+                () = sleep_until(deadline), if self.stopping => Next::GiveUp,
+                // 3. By the clock.
+                _ = tick.tick() => Next::Tick,
+                // 4. Marks are confirmed.
+                confirmed = marked.recv() => Next::Marked(confirmed),
+                // 5. Messages came back.
+                () = self.outbound.reported() => Next::Reports,
+                // 6. A topic's state is known.
+                Some(answer) = self.questions.join_next(), if !self.questions.is_empty() => Next::Topic(answer.ok()),
+                // 7. A failed key may go on.
+                () = sleep_until(wake_at), if wake.is_some() => Next::Wake,
+                // 8. Rows, when the last ones are in.
+                batch = rows.recv(), if takes_rows => Next::Rows(batch),
+            };
+            match next {
+                Next::Stop => {
+                    self.stopping = true;
+                    deadline = tokio::time::Instant::now() + self.settings.shutdown_deadline;
+                    // Nobody listens when the source has ended by itself.
+                    let _ = stop_reading.send(true);
+                    self.inbox.clear();
+                }
+                Next::GiveUp => return self.give_up().await,
+                Next::Tick => {
+                    if let Some(end) = self.tick().await {
+                        return end;
+                    }
+                }
+                Next::Marked(Some(Marked::Done(count))) => self.take_marks(count),
+                Next::Marked(Some(Marked::Fenced)) => return LaneEnd::LeaseLost,
+                Next::Marked(None) => return LaneEnd::Broken("the marker ended".to_owned()),
+                Next::Reports => self.take_reports(),
+                Next::Topic(answer) => answer
+                    .into_iter()
+                    .for_each(|(topic, status)| self.topic_answered(topic, status)),
+                Next::Wake => self.window.wake(Instant::now()),
+                Next::Rows(Some(batch)) => self.take_rows(batch),
+                Next::Rows(None) => return LaneEnd::Broken("the source ended".to_owned()),
+            }
+            self.admit();
+        }
+    }
+
+    fn take_marks(&mut self, count: usize) {
+        self.window.marked(count);
+        self.moved = true;
+        self.metrics.marked.inc_by(count as u64);
+    }
+
+    fn is_finished(&self) -> bool {
+        if self.stopping {
+            return self.window.is_settled();
+        }
+        self.source_done && self.inbox.is_empty() && self.window.is_empty()
+    }
+
+    fn take_rows(&mut self, batch: Batch) {
+        for (id, name) in batch.new_topics {
+            let retry = Retry::new(TOPIC_WAIT);
+            self.topics_seen.insert(
+                id,
+                TopicSeen {
+                    name,
+                    retry,
+                    was_unusable: false,
+                },
+            );
+            self.ask_for_topic(id, Duration::ZERO);
+        }
+        self.source_done = batch.last;
+        self.inbox_swept = batch.swept;
+        self.inbox.extend(batch.rows);
+    }
+
+    /// Moves rows into the window as far as there is room.
+    fn admit(&mut self) {
+        while let Some(row) = self.inbox.front() {
+            if !self.window.has_room(1, row.message.size()) {
+                return;
+            }
+            let Some(row) = self.inbox.pop_front() else {
+                return;
+            };
+            let event = row.event;
+            match self.window.admit(row) {
+                Admission::New if self.inbox_swept => {
+                    self.metrics.swept_rows.inc();
+                    tracing::warn!(
+                        outbox = self.name,
+                        event.row = event.id,
+                        event.id = %event.event_id,
+                        "the sweep found an unsent row that the scan had passed"
+                    );
+                }
+                Admission::New | Admission::Known => {}
+                Admission::Acknowledged => self.hand_to_marker(vec![event]),
+            }
+        }
+    }
+
+    fn hand_to_marker(&self, events: Vec<EventRef>) {
+        // A marker that has ended is noticed by the main loop.
+        let _ = self.acknowledged.send(events);
+    }
+
+    /// Hands everything to Kafka that may go out now.
+    fn send(&mut self) {
+        if self.stopping || !self.validity.is_valid() {
+            return;
+        }
+        while let Some((ticket, route)) = self.window.next_to_send() {
+            let Some(row) = self.window.outgoing(ticket) else {
+                continue;
+            };
+            if let Some(reason) = row.unsendable.clone() {
+                self.refused(ticket, Route::Alone, &reason);
+                continue;
+            }
+            // Invariant: a topic is numbered before its first row is handed over.
+            let Some(topic) = self.topics_seen.get(&row.topic) else {
+                continue;
+            };
+            match self.outbound.send(route, &topic.name, row, ticket) {
+                Ok(()) => {}
+                Err(SendError::QueueFull | SendError::Fatal) => {
+                    self.window.not_sent(ticket);
+                    return;
+                }
+                Err(SendError::Refused(code)) => self.failed(ticket, Route::Alone, code),
+            }
+        }
+    }
+
+    fn take_reports(&mut self) {
+        let mut reports = std::mem::take(&mut self.reports);
+        self.outbound.take_reports(&mut reports);
+        let now = Instant::now();
+        let now_us = unix_micros();
+        let mut acknowledged = Vec::with_capacity(reports.len());
+        let mut refused = 0_usize;
+        for report in &reports {
+            let ticket = Ticket(report.ticket);
+            let route = match report.sharing {
+                Sharing::Batched => Route::Batched,
+                Sharing::Alone => Route::Alone,
+            };
+            match report.error {
+                None => {
+                    if let Some(row) = self.window.acknowledged(ticket, now) {
+                        self.metrics.acknowledged(&row, now, now_us);
+                        acknowledged.push(row.event);
+                    }
+                }
+                Some(code) => {
+                    refused +=
+                        usize::from(route == Route::Batched && failure(code) == Failure::Refused);
+                    self.failed(ticket, route, code);
+                }
+            }
+        }
+        if refused > 0 {
+            tracing::warn!(
+                outbox = self.name,
+                rows = refused,
+                "kafka refused a message set, its rows go out again one by one"
+            );
+        }
+        if !acknowledged.is_empty() {
+            self.moved = true;
+            self.hand_to_marker(acknowledged);
+        }
+        self.reports = reports;
+    }
+
+    fn failed(&mut self, ticket: Ticket, route: Route, code: RDKafkaErrorCode) {
+        match failure(code) {
+            Failure::Refused => self.refused(ticket, route, &code.to_string()),
+            Failure::TopicMissing => {
+                if let Some(topic) = self.window.outgoing(ticket).map(|row| row.topic) {
+                    if self.window.is_open(topic) {
+                        self.window.close_topic(topic);
+                        self.ask_for_topic(topic, Duration::ZERO);
+                    }
+                    self.window
+                        .failed(ticket, Failure::TopicMissing, Instant::now(), jittered);
+                }
+            }
+            Failure::Collateral => {
+                self.window
+                    .failed(ticket, Failure::Collateral, Instant::now(), jittered);
+            }
+        }
+    }
+
+    /// A row was refused. Only one that went alone is surely the cause, so only that is logged by name.
+    fn refused(&mut self, ticket: Ticket, route: Route, reason: &str) {
+        let event = self.window.outgoing(ticket).map(|row| row.event);
+        let failed = self
+            .window
+            .failed(ticket, Failure::Refused, Instant::now(), jittered);
+        self.metrics.refused.inc();
+        if let (Some(event), Some((failures, wait)), Route::Alone) = (event, failed, route) {
+            tracing::warn!(
+                outbox = self.name,
+                event.row = event.id,
+                event.id = %event.event_id,
+                error = reason,
+                failures,
+                retry_in_ms = wait.as_millis() as u64,
+                "the row cannot be published, the later rows of its key wait for it"
+            );
+        }
+    }
+
+    fn ask_for_topic(&mut self, id: TopicId, wait: Duration) {
+        let Some(seen) = self.topics_seen.get(&id) else {
+            return;
+        };
+        let (topics, name) = (self.topics.clone(), Arc::clone(&seen.name));
+        self.questions.spawn(async move {
+            tokio::time::sleep(wait).await;
+            (id, topics.ensure(&name).await)
+        });
+    }
+
+    fn topic_answered(&mut self, id: TopicId, status: Result<TopicStatus, KafkaSetupError>) {
+        let Some(seen) = self.topics_seen.get_mut(&id) else {
+            return;
+        };
+        let wait = seen.retry.next_wait();
+        match status {
+            Ok(TopicStatus::Ready) => {
+                if std::mem::take(&mut seen.was_unusable) {
+                    tracing::info!(outbox = self.name, topic = %seen.name, "the topic can be used now");
+                }
+                seen.retry.reset();
+                self.window.open_topic(id);
+                return;
+            }
+            Ok(TopicStatus::Unusable(reason)) => {
+                seen.was_unusable = true;
+                if seen.retry.is_news(&reason, Instant::now()) {
+                    tracing::warn!(
+                        outbox = self.name,
+                        topic = %seen.name,
+                        error = reason,
+                        retry_in_ms = wait.as_millis() as u64,
+                        "the topic cannot be used, its rows wait"
+                    );
+                }
+            }
+            // The cluster did not answer; the outage is logged where it is noticed.
+            Err(error) => tracing::debug!(error = chain(&error), "asking for a topic failed"),
+        }
+        self.ask_for_topic(id, wait);
+    }
+
+    fn show_progress(&mut self) {
+        let moved = std::mem::take(&mut self.moved);
+        self.progress.filled(self.window.fill(), moved);
+    }
+
+    async fn tick(&mut self) -> Option<LaneEnd> {
+        if !self.validity.is_valid() {
+            return Some(LaneEnd::LeaseLost);
+        }
+        self.progress.set_oldest(self.window.oldest_created_at_us());
+        self.outbound.tidy(self.window.fill().held_keys == 0);
+        let stalled = self.window.fill().in_flight > 0
+            && self
+                .progress
+                .waiting()
+                .is_some_and(|waiting| waiting >= self.settings.stall_timeout)
+            && self.probed_at.elapsed() >= self.settings.stall_timeout;
+        if stalled && !self.stopping {
+            self.probed_at = Instant::now();
+            if self.topics.answers().await {
+                self.rebuild("a producer stalled although kafka answers")
+                    .await;
+            }
+        }
+        None
+    }
+
+    /// Replaces the producers: what they had not delivered goes out again, from the oldest unsettled row
+    /// of each key.
+    async fn rebuild(&mut self, reason: &'static str) {
+        self.outbound.close().await;
+        self.take_reports();
+        let lost = self
+            .window
+            .producer_lost(self.window.in_flight(), Instant::now());
+        tracing::warn!(
+            outbox = self.name,
+            reason,
+            rows = lost,
+            "making a new kafka producer"
+        );
+        self.metrics.producer_rebuilds.inc();
+        self.outbound.reopen();
+    }
+
+    /// The deadline has passed: purges what is in flight, and counts.
+    async fn give_up(&mut self) -> LaneEnd {
+        self.outbound.close().await;
+        self.take_reports();
+        let lost = self
+            .window
+            .producer_lost(self.window.in_flight(), Instant::now());
+        let purged = self.outbound.purged() + lost;
+        let ended = Ended {
+            in_flight: purged,
+            unmarked: self.window.fill().unmarked,
+        };
+        tracing::warn!(
+            outbox = self.name,
+            messages.purged = ended.in_flight,
+            rows.unmarked = ended.unmarked,
+            "the window did not settle before the deadline, some events may be published again"
+        );
+        LaneEnd::Stopped(ended)
+    }
+}
+
+fn unix_micros() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+        })
+}

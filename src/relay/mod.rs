@@ -1,0 +1,322 @@
+//! The lane of an outbox: `source → window → kafka → mark`, under a lease. This file alone knows their
+//! order.
+
+pub mod failure;
+mod gauges;
+pub mod horizon;
+mod janitor;
+mod lane;
+mod lease;
+mod mark;
+mod outbound;
+mod postgres;
+mod recent;
+mod router;
+mod slots;
+mod source;
+pub mod status;
+pub mod window;
+
+#[cfg(test)]
+mod horizon_tests;
+#[cfg(test)]
+mod window_tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::admin::metrics::OutboxMetrics;
+use crate::config::{OutboxConfig, RelayConfig, Retention};
+use crate::db::lease::Standing;
+use crate::db::outbox::{BatchLimit, Outbox};
+use crate::db::{DbError, Role, migrate};
+use crate::envelope::Native;
+use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
+use crate::outage::Retry;
+
+use lane::{Lane, LaneEnd, LaneParts};
+use lease::LeaseKeeper;
+use router::Router;
+use source::SourceSettings;
+use status::{Ownership, Progress};
+use window::Limits;
+
+pub use postgres::Postgres;
+
+/// Part of a window's bytes that one read may bring: the next batch is read while the window works.
+const BATCHES_PER_WINDOW: u64 = 4;
+
+/// How an outbox's relay ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Messages that were in flight when the deadline passed: whether Kafka has them is not known.
+    pub in_flight: usize,
+    /// Rows that Kafka has and that are not marked: they go out again.
+    pub unmarked: usize,
+}
+
+impl Ended {
+    /// Stopping repeats nothing.
+    pub fn is_settled(&self) -> bool {
+        self.in_flight == 0 && self.unmarked == 0
+    }
+}
+
+/// Why an outbox cannot be relayed, whatever happens later.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    #[error("outbox \"{outbox}\"")]
+    Schema {
+        outbox: String,
+        #[source]
+        source: DbError,
+    },
+    #[error("outbox \"{outbox}\"")]
+    Kafka {
+        outbox: String,
+        #[source]
+        source: KafkaSetupError,
+    },
+}
+
+/// Relays one outbox, for as long as the process runs.
+#[derive(Clone)]
+pub struct Relay {
+    pub config: OutboxConfig,
+    pub settings: RelayConfig,
+    pub postgres: Arc<Postgres>,
+    pub kafka: KafkaClient,
+    pub topics: Topics,
+    pub progress: Arc<Progress>,
+    pub metrics: OutboxMetrics,
+    /// This process.
+    pub owner: Uuid,
+    /// Wakes an idle source.
+    pub wake: Arc<Notify>,
+    /// End when everything that is committed at the start is settled.
+    pub until_empty: bool,
+}
+
+impl Relay {
+    /// Waits for the schema and the lease, relays, and starts again whenever something is lost; until
+    /// `stop` says so, or everything is out with `until_empty`.
+    ///
+    /// # Errors
+    /// Only for what waiting cannot mend: a schema that does not fit, properties that Kafka's client
+    /// refuses.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<Ended, RelayError> {
+        let stopped = Ok(Ended::default());
+        tokio::select! {
+            biased;
+            // `wait_for` keeps nothing, and the check is repeated as a whole.
+            _ = stop.wait_for(|stop| *stop) => return stopped,
+            verified = self.verify() => verified?,
+        }
+        self.progress.set_schema_seen();
+        let keeper = LeaseKeeper {
+            postgres: Arc::clone(&self.postgres),
+            table: self.config.table.clone(),
+            owner: self.owner,
+            duration: self.settings.lease,
+        };
+        loop {
+            let standing = |standing| match standing {
+                Standing::Held { owner } if owner != self.owner => self.stand_by(),
+                Standing::Held { .. } | Standing::Free => {}
+            };
+            let lease = tokio::select! {
+                biased;
+                // As above. A lease that is being won at this moment runs out by itself.
+                _ = stop.wait_for(|stop| *stop) => return stopped,
+                lease = keeper.acquire(standing) => lease,
+            };
+            self.progress.set_ownership(Ownership::Owner);
+            self.metrics.owner.set(1);
+            tracing::info!(
+                outbox = self.config.name,
+                lease.epoch = lease.fence.epoch,
+                "owning the outbox"
+            );
+            let end = self.own(&keeper, lease, stop.clone()).await?;
+            self.metrics.owner.set(0);
+            self.progress.set_ownership(Ownership::Unknown);
+            match end {
+                LaneEnd::Stopped(ended) => return Ok(ended),
+                LaneEnd::LeaseLost => {
+                    tracing::warn!(
+                        outbox = self.config.name,
+                        "lost the lease of the outbox, standing by"
+                    );
+                }
+                LaneEnd::Broken(reason) => {
+                    tracing::error!(
+                        outbox = self.config.name,
+                        error = reason,
+                        "the lane broke, starting it again"
+                    );
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    fn stand_by(&self) {
+        if self.progress.ownership() != Ownership::Standby {
+            self.progress.set_ownership(Ownership::Standby);
+            tracing::info!(
+                outbox = self.config.name,
+                "another relay owns the outbox, standing by"
+            );
+        }
+    }
+
+    /// Compares the schema, and waits as long as Postgres does not answer.
+    async fn verify(&self) -> Result<(), RelayError> {
+        let mut retry = Retry::new(Duration::from_secs(2));
+        loop {
+            let mut session = None;
+            let verified = async {
+                let session = self
+                    .postgres
+                    .session(&mut session, &self.config.table, Role::Reader)
+                    .await?;
+                session.begin().await?;
+                migrate::verify(session, self.postgres.schema(), &self.config.table).await?;
+                session.commit().await
+            };
+            match self
+                .postgres
+                .deadline("comparing the schema's version", verified)
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(source) if source.is_permanent() => {
+                    return Err(RelayError::Schema {
+                        outbox: self.config.name.clone(),
+                        source,
+                    });
+                }
+                Err(error) => {
+                    self.postgres.note(
+                        &error,
+                        &mut retry,
+                        "looking at the schema failed, trying again",
+                    );
+                    tokio::time::sleep(retry.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    /// One ownership: the lane with its tasks, from winning the lease to giving it up.
+    async fn own(
+        &self,
+        keeper: &LeaseKeeper,
+        mut lease: lease::Lease,
+        stop: watch::Receiver<bool>,
+    ) -> Result<LaneEnd, RelayError> {
+        let outbox = Outbox::new(
+            &self.config.table,
+            self.postgres.schema(),
+            self.config.on_sent,
+        );
+        let (ended_tx, ended_rx) = watch::channel(false);
+        let mut helpers = JoinSet::new();
+        self.start_helpers(&mut helpers, &outbox);
+        let (lane, to_mark) = Lane::new(LaneParts {
+            name: self.config.name.clone(),
+            source: self.source(outbox.clone()),
+            marker: mark::Marker {
+                postgres: Arc::clone(&self.postgres),
+                outbox,
+                fence: lease.fence.clone(),
+                metrics: self.metrics.clone(),
+            },
+            kafka: self.kafka.clone(),
+            topics: self.topics.clone(),
+            validity: Arc::clone(&lease.validity),
+            progress: Arc::clone(&self.progress),
+            metrics: self.metrics.clone(),
+            limits: self.limits(),
+            settings: self.settings.clone(),
+            stop,
+        })
+        .map_err(|source| RelayError::Kafka {
+            outbox: self.config.name.clone(),
+            source,
+        })?;
+        let keep = async {
+            let held = keeper.keep(&mut lease, ended_rx).await;
+            (held, lease)
+        };
+        let run = async {
+            let end = lane.run(to_mark).await;
+            // The keeper holds the other end until it has seen this.
+            let _ = ended_tx.send(true);
+            end
+        };
+        let (end, (held, lease)) = tokio::join!(run, keep);
+        helpers.shutdown().await;
+        if held {
+            keeper.release(lease).await;
+        }
+        Ok(end)
+    }
+
+    fn start_helpers(&self, helpers: &mut JoinSet<()>, outbox: &Outbox) {
+        let gauges = gauges::Gauges {
+            postgres: Arc::clone(&self.postgres),
+            outbox: outbox.clone(),
+            progress: Arc::clone(&self.progress),
+            metrics: self.metrics.clone(),
+        };
+        helpers.spawn(gauges.run());
+        if let (crate::config::OnSent::Mark, Retention::For(retention)) =
+            (self.config.on_sent, self.config.retention)
+        {
+            let janitor = janitor::Janitor {
+                postgres: Arc::clone(&self.postgres),
+                outbox: outbox.clone(),
+                retention,
+                metrics: self.metrics.clone(),
+            };
+            helpers.spawn(janitor.run());
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            rows: self.config.window_rows.get() as usize,
+            bytes: self.config.window_bytes.as_u64() as usize,
+        }
+    }
+
+    fn source(&self, outbox: Outbox) -> source::Source {
+        let bytes = (self.config.window_bytes.as_u64() / BATCHES_PER_WINDOW).max(1) as usize;
+        source::Source {
+            postgres: Arc::clone(&self.postgres),
+            outbox,
+            settings: SourceSettings {
+                limit: BatchLimit {
+                    rows: self.config.batch_rows.get() as usize,
+                    bytes,
+                },
+                poll_interval: self.config.poll_interval,
+                sweep_interval: self.config.sweep_interval,
+                until_empty: self.until_empty,
+            },
+            router: Router::new(
+                self.config.topic.clone(),
+                self.config.timestamp,
+                Native::new(&self.config.source),
+            ),
+            progress: Arc::clone(&self.progress),
+            metrics: self.metrics.clone(),
+            wake: Arc::clone(&self.wake),
+        }
+    }
+}

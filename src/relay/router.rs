@@ -1,0 +1,134 @@
+//! Row to message: which topic, which key, which bytes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+
+use super::window::{Outgoing, TopicId};
+use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, TopicField, TopicSegment, TopicTemplate};
+use crate::envelope::{Encoder, Message, Native};
+use crate::event::Event;
+
+/// Rows on their way from the source to the lane.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub rows: Vec<Outgoing>,
+    /// Topics that these rows use for the first time.
+    pub new_topics: Vec<(TopicId, Arc<str>)>,
+    /// Found by the sweep, where nothing new should be.
+    pub swept: bool,
+    /// The source has reached its target: nothing comes after.
+    pub last: bool,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+/// Turns the rows of one outbox into messages.
+#[derive(Debug)]
+pub struct Router {
+    template: TopicTemplate,
+    timestamp: EventTimestamp,
+    envelope: Native,
+    encoder: Encoder,
+    topics: HashMap<Box<str>, TopicId>,
+    new_topics: Vec<(TopicId, Arc<str>)>,
+    name: String,
+}
+
+impl Router {
+    pub fn new(template: TopicTemplate, timestamp: EventTimestamp, envelope: Native) -> Router {
+        Router {
+            template,
+            timestamp,
+            envelope,
+            encoder: Encoder::default(),
+            topics: HashMap::new(),
+            new_topics: Vec::new(),
+            name: String::new(),
+        }
+    }
+
+    /// Encodes one row. A row that cannot be sent becomes an entry that says why, so that it keeps its
+    /// place before the later rows of its key.
+    pub fn route(&mut self, event: &Event<'_>) -> Outgoing {
+        let topic = self.topic(event);
+        let encoded = match is_topic_name(&self.name) {
+            true => self
+                .encoder
+                .encode(&self.envelope, event)
+                .map_err(|error| error.to_string()),
+            false => Err(format!(
+                "topic must be 1 to {MAX_TOPIC_BYTES} of a-z A-Z 0-9 . _ -, is {:?}",
+                self.name
+            )),
+        };
+        let (message, unsendable) = match encoded {
+            Ok(message) => (message, None),
+            Err(reason) => (Message::of_key(event.key().as_bytes()), Some(reason.into())),
+        };
+        Outgoing {
+            event: event.reference(),
+            topic,
+            message,
+            unsendable,
+            timestamp_ms: match self.timestamp {
+                EventTimestamp::CreatedAt => Some(event.created_at.unix_millis()),
+                EventTimestamp::None => None,
+            },
+            created_at_us: event.created_at.unix_micros(),
+            first_seen: Instant::now(),
+        }
+    }
+
+    /// Puts rows and the topics they brought together.
+    pub fn batch(&mut self, rows: Vec<Outgoing>, swept: bool) -> Batch {
+        Batch {
+            rows,
+            new_topics: std::mem::take(&mut self.new_topics),
+            swept,
+            last: false,
+        }
+    }
+
+    /// Resolves the topic into `self.name` and numbers it.
+    fn topic(&mut self, event: &Event<'_>) -> TopicId {
+        self.name.clear();
+        match event.topic {
+            Some(topic) => self.name.push_str(topic),
+            None => {
+                for segment in self.template.segments() {
+                    self.name.push_str(match segment {
+                        TopicSegment::Literal(text) => text,
+                        TopicSegment::Field(TopicField::AggregateType) => event.aggregate_type,
+                        TopicSegment::Field(TopicField::AggregateId) => event.aggregate_id,
+                        TopicSegment::Field(TopicField::EventType) => event.event_type,
+                        TopicSegment::Field(TopicField::EventVersion) => event.event_version,
+                    });
+                }
+            }
+        }
+        if let Some(id) = self.topics.get(self.name.as_str()) {
+            return *id;
+        }
+        let id = TopicId(self.topics.len() as u32);
+        self.topics.insert(self.name.as_str().into(), id);
+        self.new_topics.push((id, self.name.as_str().into()));
+        id
+    }
+}
+
+/// Kafka's rule (`org.apache.kafka.common.internals.Topic`).
+fn is_topic_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_TOPIC_BYTES
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}

@@ -1,0 +1,352 @@
+//! Reads unsent rows in order, picks up those that commit late, and hands them over encoded.
+//!
+//! Invariant: no row of a forward batch is handed over until the gaps below it have been asked for in
+//! the same snapshot or a later one; late rows go first. What decides is [`Horizon`]; here is the I/O.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::Postgres;
+use super::horizon::Horizon;
+use super::router::{Batch, Router};
+use super::status::Progress;
+use super::window::Outgoing;
+use crate::admin::metrics::OutboxMetrics;
+use crate::db::outbox::{self as db, BatchLimit, Outbox};
+use crate::db::sequence::Sequence;
+use crate::db::{DbError, Role, ServerLife, Session};
+use crate::outage::{Retry, jittered};
+
+/// The first wait after an empty poll, doubled up to `poll_interval`.
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+
+/// The sequence is observed at most this often while there is something to prove: `pg_locks` takes every
+/// partition of the lock table.
+const OBSERVE_EVERY: Duration = Duration::from_millis(200);
+
+/// And this often when there is nothing, to notice a sequence that was set back.
+const OBSERVE_IDLE: Duration = Duration::from_secs(2);
+
+/// How one outbox is read.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    pub limit: BatchLimit,
+    pub poll_interval: Duration,
+    pub sweep_interval: Duration,
+    /// End after what is committed at the start.
+    pub until_empty: bool,
+}
+
+/// The task that reads.
+pub struct Source {
+    pub postgres: Arc<Postgres>,
+    pub outbox: Outbox,
+    pub settings: SourceSettings,
+    pub router: Router,
+    pub progress: Arc<Progress>,
+    pub metrics: OutboxMetrics,
+    /// Wakes an idle source; LISTEN notifies it.
+    pub wake: Arc<Notify>,
+}
+
+/// What a source knows as long as its connection lives.
+struct Scan {
+    sequence: Sequence,
+    horizon: Horizon,
+    observed_at: Option<Instant>,
+    swept_at: Instant,
+    /// Where a sweep under way goes on.
+    sweeping_after: Option<i64>,
+    /// A forward batch that waits for more late rows than one question brings.
+    waiting: Option<db::Batch<Outgoing>>,
+    /// Behind a pooler: the server's clock at the last statement.
+    last_contact: Option<f64>,
+}
+
+/// What one poll brought.
+struct Poll {
+    batch: Batch,
+    /// There may be more right now.
+    full: bool,
+}
+
+impl Source {
+    /// Reads until the lane is gone, `stop` says so, or, with `until_empty`, everything was handed over
+    /// that was committed at the start.
+    pub async fn run(mut self, rows: mpsc::Sender<Batch>, mut stop: watch::Receiver<bool>) {
+        let mut retry = Retry::new(Duration::from_secs(2));
+        let mut target = None;
+        loop {
+            let ended = tokio::select! {
+                biased;
+                // 1. The lane stops reading. `wait_for` keeps nothing; a poll that is cut off loses its
+                //    connection, and rows that were not handed over are read again by the next owner.
+                _ = stop.wait_for(|stop| *stop) => return,
+                // 2. Reads until something ends it.
+                ended = self.scan(&rows, &mut target, &mut retry) => ended,
+            };
+            let Err(error) = ended else { return };
+            self.postgres.note(
+                &error,
+                &mut retry,
+                "reading failed, starting again with the first unsent row",
+            );
+            tokio::select! {
+                biased;
+                // As above; a sleep keeps nothing.
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(retry.next_wait()) => {}
+            }
+        }
+    }
+
+    /// One connection's life: ends well when the lane takes no more rows, or the target is reached.
+    async fn scan(
+        &mut self,
+        rows: &mpsc::Sender<Batch>,
+        target: &mut Option<i64>,
+        retry: &mut Retry,
+    ) -> Result<(), DbError> {
+        let postgres = Arc::clone(&self.postgres);
+        let mut session = None;
+        let session = postgres
+            .session(&mut session, self.outbox.table(), Role::Reader)
+            .await?;
+        let mut scan = postgres
+            .deadline("looking at the outbox", self.start(session, target))
+            .await?;
+        let mut wait = FIRST_WAIT;
+        loop {
+            let Ok(permit) = rows.reserve().await else {
+                return Ok(());
+            };
+            let started = Instant::now();
+            let poll = postgres
+                .deadline("polling for unsent rows", self.poll(session, &mut scan))
+                .await?;
+            retry.reset();
+            self.metrics
+                .poll_seconds
+                .observe(started.elapsed().as_secs_f64());
+            self.progress.polled(&scan.horizon);
+            let idle = poll.batch.is_empty();
+            let last = target
+                .is_some_and(|target| !poll.full && (idle || scan.horizon.position() >= target));
+            if !idle || last {
+                permit.send(Batch { last, ..poll.batch });
+            }
+            if last {
+                return Ok(());
+            }
+            if scan.is_sweep_due(self.settings.sweep_interval) {
+                let Ok(permit) = rows.reserve().await else {
+                    return Ok(());
+                };
+                let swept = postgres
+                    .deadline("sweeping", self.sweep(session, &mut scan))
+                    .await?;
+                permit.send(swept);
+            }
+            if poll.full {
+                wait = FIRST_WAIT;
+                continue;
+            }
+            wait = if idle {
+                (wait * 2).min(self.settings.poll_interval)
+            } else {
+                FIRST_WAIT
+            };
+            // A sleep keeps nothing, and a wake-up that comes meanwhile is stored by the Notify.
+            let _ = tokio::time::timeout(
+                jittered(wait).min(self.settings.poll_interval),
+                self.wake.notified(),
+            )
+            .await;
+        }
+    }
+
+    async fn start(
+        &self,
+        session: &mut Session,
+        target: &mut Option<i64>,
+    ) -> Result<Scan, DbError> {
+        session.begin().await?;
+        let sequence = Sequence::find(session, self.outbox.table()).await?;
+        if self.settings.until_empty && target.is_none() {
+            *target = Some(sequence.bound(session).await?);
+        }
+        session.commit().await?;
+        Ok(Scan {
+            sequence,
+            horizon: Horizon::default(),
+            observed_at: None,
+            swept_at: Instant::now(),
+            sweeping_after: None,
+            waiting: None,
+            last_contact: None,
+        })
+    }
+
+    /// One poll: a forward batch, then the gaps; what they bring goes out late rows first.
+    async fn poll(&mut self, session: &mut Session, scan: &mut Scan) -> Result<Poll, DbError> {
+        if let Some(life) = session.begin().await? {
+            scan.check_life(life);
+        }
+        let due = if scan.horizon.is_unproven() {
+            OBSERVE_EVERY
+        } else {
+            OBSERVE_IDLE
+        };
+        if scan.observed_at.is_none_or(|at| at.elapsed() >= due) {
+            scan.observe(session).await?;
+        }
+        let forward = match scan.waiting.take() {
+            Some(waiting) => waiting,
+            None => self.read_forward(session, scan).await?,
+        };
+        let late = self.ask_gaps(session, scan).await?;
+        session.commit().await?;
+        if late.full {
+            scan.waiting = Some(forward);
+            return Ok(Poll {
+                batch: self.router.batch(late.rows, false),
+                full: true,
+            });
+        }
+        let mut rows = late.rows;
+        rows.extend(forward.rows);
+        Ok(Poll {
+            batch: self.router.batch(rows, false),
+            full: forward.full,
+        })
+    }
+
+    async fn read_forward(
+        &mut self,
+        session: &mut Session,
+        scan: &mut Scan,
+    ) -> Result<db::Batch<Outgoing>, DbError> {
+        let router = &mut self.router;
+        let position = scan.horizon.position();
+        let forward = self
+            .outbox
+            .forward(session, position, self.settings.limit, |event| {
+                router.route(event)
+            })
+            .await?;
+        scan.horizon
+            .read_forward(forward.rows.iter().map(|row| row.event.id));
+        Ok(forward)
+    }
+
+    async fn ask_gaps(
+        &mut self,
+        session: &mut Session,
+        scan: &mut Scan,
+    ) -> Result<db::Batch<Outgoing>, DbError> {
+        if !scan.horizon.has_gaps() {
+            return Ok(db::Batch::default());
+        }
+        let gaps = scan.gaps_to_ask(session).await?;
+        let mut late = db::Batch::default();
+        if !gaps.is_empty() {
+            let router = &mut self.router;
+            late = self
+                .outbox
+                .late(session, &gaps, self.settings.limit, |event| {
+                    router.route(event)
+                })
+                .await?;
+        }
+        for row in &late.rows {
+            scan.horizon.found(row.event.id);
+        }
+        if !late.full {
+            scan.horizon.asked();
+        }
+        self.metrics.late_rows.inc_by(late.rows.len() as u64);
+        Ok(late)
+    }
+
+    /// One step of a look for unsent rows where none should be: then what the proofs lean on was not
+    /// given (ids made by clients, a sequence set back and forth). The window knows those it has.
+    async fn sweep(&mut self, session: &mut Session, scan: &mut Scan) -> Result<Batch, DbError> {
+        session.begin().await?;
+        let router = &mut self.router;
+        let after = scan.sweeping_after.unwrap_or(i64::MIN);
+        let upto = scan.horizon.position();
+        let found = self
+            .outbox
+            .unsent_between(session, after, upto, self.settings.limit, |event| {
+                router.route(event)
+            })
+            .await?;
+        session.commit().await?;
+        scan.sweeping_after = found
+            .rows
+            .last()
+            .filter(|_| found.full)
+            .map(|row| row.event.id);
+        scan.swept_at = Instant::now();
+        Ok(self.router.batch(found.rows, true))
+    }
+}
+
+impl Scan {
+    fn is_sweep_due(&self, interval: Duration) -> bool {
+        self.sweeping_after.is_some() || self.swept_at.elapsed() >= interval
+    }
+
+    /// Forgets everything when the server may have crashed since the last statement.
+    fn check_life(&mut self, life: ServerLife) {
+        if self
+            .last_contact
+            .is_some_and(|last| life.backend_start > last)
+        {
+            self.forget();
+        }
+        self.last_contact = Some(life.now);
+    }
+
+    fn forget(&mut self) {
+        self.horizon = Horizon::default();
+        self.observed_at = None;
+        self.waiting = None;
+    }
+
+    async fn observe(&mut self, session: &mut Session) -> Result<(), DbError> {
+        let (bound, holders) = self.sequence.observe(session).await?;
+        self.observed_at = Some(Instant::now());
+        if let Err(fell_back) = self.horizon.observe(bound, holders.clone()) {
+            tracing::warn!(error = %fell_back, "the id sequence fell back, starting again with the first unsent row");
+            self.forget();
+            self.observed_at = Some(Instant::now());
+            // Knows nothing yet, so nothing can lie below the bound.
+            let _ = self.horizon.observe(bound, holders);
+        }
+        Ok(())
+    }
+
+    /// The gaps that may have been filled since they were last asked for, judged after the forward batch
+    /// was read.
+    async fn gaps_to_ask(
+        &mut self,
+        session: &mut Session,
+    ) -> Result<Vec<RangeInclusive<i64>>, DbError> {
+        if self.horizon.has_owner_without_xid() {
+            // No snapshot shows a transaction without an id; its lock does.
+            self.observe(session).await?;
+            return Ok(self.horizon.gaps_to_ask(|_| false));
+        }
+        if !self.horizon.has_owners() {
+            return Ok(self.horizon.gaps_to_ask(|_| false));
+        }
+        let snapshot = self.sequence.snapshot(session).await?;
+        Ok(self
+            .horizon
+            .gaps_to_ask(|owner| owner.xid.is_none_or(|xid| snapshot.has_ended(xid))))
+    }
+}

@@ -1,0 +1,565 @@
+//! The events a lane has read and not yet settled: what may be published now, in which order, and what
+//! may be marked. A pure state machine: it is told what happened and answers what to do, with time as
+//! a value.
+//!
+//! * Rows of one order key (topic and Kafka key) are offered in the order of their ids.
+//! * Several of them may be in flight at once; the producer keeps their order.
+//! * A failed row stops its key: nothing more of the key is offered until everything of it that is in
+//!   flight has been reported and the back-off has passed. Then its rows go alone, one at a time,
+//!   until every row that was reported failed is through; then the key flows again.
+//! * A row counts until its mark is confirmed, so late marks fill the window and stop the reading.
+//! * Acknowledged events are remembered for a while: one that is read again, because its mark was lost
+//!   with the database or had not arrived yet, is marked again instead of published again.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::time::{Duration, Instant};
+
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+
+use super::recent::Recent;
+use super::slots::{KeySlots, Slots};
+use crate::envelope::Message;
+use crate::event::EventRef;
+
+/// A topic as the lane numbers them, in order of first use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicId(pub u32);
+
+/// One row, read and encoded.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub event: EventRef,
+    pub topic: TopicId,
+    pub message: Message,
+    /// Why it cannot be sent at all, if so; the message then has only its key.
+    pub unsendable: Option<Box<str>>,
+    /// Kafka's timestamp, in milliseconds since 1970.
+    pub timestamp_ms: Option<i64>,
+    /// When the row was written, for the latency figures, in microseconds since 1970.
+    pub created_at_us: i64,
+    pub first_seen: Instant,
+}
+
+/// Names one entry of the window for as long as it is in it; it goes out with the message as its
+/// delivery opaque. A ticket of an entry that has left is recognised and ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// How a message is to go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// In a message set with others.
+    Batched,
+    /// In a message set of its own, because it may be what made a set fail.
+    Alone,
+}
+
+/// What the producer says of a message that was not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The broker or the client refused its message set: it may be the cause. It goes out alone, after
+    /// a back-off.
+    Refused,
+    /// It was never the cause: its producer died or was purged. It goes out again as it was.
+    Collateral,
+    /// Its topic does not exist (any more): it waits for the topic.
+    TopicMissing,
+}
+
+/// What became of a row that was handed to the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    New,
+    /// It is in the window already.
+    Known,
+    /// It was acknowledged before: mark it again.
+    Acknowledged,
+}
+
+/// The bounds of a window.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+/// How long a failing key waits between two attempts: doubling from `first` to `most`.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    pub first: Duration,
+    pub most: Duration,
+}
+
+impl Backoff {
+    /// The wait after the given number of failures, without jitter.
+    pub fn after(&self, failures: u32) -> Duration {
+        let factor = 1_u32 << failures.saturating_sub(1).min(16);
+        self.first.saturating_mul(factor).min(self.most)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyState {
+    /// Rows go out as they come.
+    Flowing,
+    /// A row failed: nothing goes out before the instant, nor while something is in flight.
+    Stopped { until: Instant },
+    /// Rows that failed go out one at a time.
+    Probing,
+}
+
+/// One order key that has rows in the window.
+#[derive(Debug)]
+pub(super) struct Key {
+    topic: TopicId,
+    name: Box<[u8]>,
+    hash: u64,
+    state: KeyState,
+    /// Failures without a success between.
+    failures: u32,
+    in_flight: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EntryState {
+    Queued,
+    InFlight,
+    /// Reported as refused; it must go out alone.
+    Suspect,
+}
+
+#[derive(Debug)]
+pub(super) struct Row {
+    outgoing: Outgoing,
+    state: EntryState,
+}
+
+#[derive(Debug, Default)]
+struct Topic {
+    open: bool,
+    /// Rows that were offered while the topic was closed, in order.
+    waiting: VecDeque<Ticket>,
+}
+
+/// Counters for health and metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Read and not acknowledged.
+    pub rows: usize,
+    pub bytes: usize,
+    /// Handed to the producer and not reported.
+    pub in_flight: usize,
+    /// Acknowledged and not marked.
+    pub unmarked: usize,
+    /// Keys that are stopped or probing.
+    pub held_keys: usize,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Window {
+    limits: Limits,
+    backoff: Backoff,
+    slots: Slots<Row>,
+    keys: KeySlots<Key>,
+    key_index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    known: HashMap<EventRef, Ticket>,
+    topics: Vec<Topic>,
+    ready: VecDeque<Ticket>,
+    /// Keys in `Stopped`, by their instants; few, so a list that is searched.
+    stopped: Vec<u32>,
+    recent: Recent,
+    fill: Fill,
+}
+
+impl Window {
+    pub fn new(limits: Limits, backoff: Backoff) -> Window {
+        Window {
+            limits,
+            backoff,
+            slots: Slots::default(),
+            keys: KeySlots::default(),
+            key_index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            known: HashMap::new(),
+            topics: Vec::new(),
+            ready: VecDeque::new(),
+            stopped: Vec::new(),
+            // Rows read in one snapshot can be settled before they are handed in: at most a window of
+            // them, and the batches between. Four windows also cover the marks that Postgres may lose
+            // in a crash (field measurements: 0.6 s of them).
+            recent: Recent::new(limits.rows.saturating_mul(4)),
+            fill: Fill::default(),
+        }
+    }
+
+    pub fn fill(&self) -> Fill {
+        self.fill
+    }
+
+    /// Whether a batch of up to `rows` and `bytes` fits. An empty window takes any batch, so that one
+    /// row larger than the limit passes alone.
+    pub fn has_room(&self, rows: usize, bytes: usize) -> bool {
+        let taken = self.fill.rows + self.fill.unmarked;
+        taken == 0
+            || (taken + rows <= self.limits.rows && self.fill.bytes + bytes <= self.limits.bytes)
+    }
+
+    /// Nothing is in flight and every acknowledged row is marked: stopping now repeats nothing.
+    pub fn is_settled(&self) -> bool {
+        self.fill.in_flight == 0 && self.fill.unmarked == 0
+    }
+
+    /// Nothing is left at all.
+    pub fn is_empty(&self) -> bool {
+        self.fill.rows == 0 && self.fill.unmarked == 0
+    }
+
+    /// The oldest unacknowledged row's creation, in microseconds since 1970.
+    pub fn oldest_created_at_us(&self) -> Option<i64> {
+        self.slots
+            .iter()
+            .map(|(_, row)| row.outgoing.created_at_us)
+            .min()
+    }
+
+    /// The rows that are neither acknowledged nor settled, in no order.
+    pub fn unsettled(&self) -> impl Iterator<Item = EventRef> {
+        self.slots.iter().map(|(_, row)| row.outgoing.event)
+    }
+
+    /// The row of a ticket, as long as it is in the window.
+    pub fn outgoing(&self, ticket: Ticket) -> Option<&Outgoing> {
+        self.slots.get(ticket).map(|row| &row.outgoing)
+    }
+
+    /// Takes a row in. Rows of one key must come in the order of their ids.
+    ///
+    /// For [`Admission::Acknowledged`] the row counts as acknowledged and unmarked once more.
+    pub fn admit(&mut self, outgoing: Outgoing) -> Admission {
+        let event = outgoing.event;
+        if self.known.contains_key(&event) {
+            return Admission::Known;
+        }
+        if self.recent.contains(&event) {
+            self.fill.unmarked += 1;
+            return Admission::Acknowledged;
+        }
+        let topic = outgoing.topic;
+        let key = self.key(topic, outgoing.message.key());
+        self.fill.rows += 1;
+        self.fill.bytes += outgoing.message.size();
+        let state = EntryState::Queued;
+        let ticket = self
+            .slots
+            .push(key, &mut self.keys, Row { outgoing, state });
+        self.known.insert(event, ticket);
+        if self.keys[key].state == KeyState::Flowing {
+            self.offer(topic, ticket);
+        }
+        Admission::New
+    }
+
+    /// The index of the order key, made if it has no rows yet.
+    fn key(&mut self, topic: TopicId, name: &[u8]) -> u32 {
+        let hash = self.hasher.hash_one((topic, name));
+        let keys = &self.keys;
+        let same = |&index: &u32| keys[index].topic == topic && *keys[index].name == *name;
+        match self.key_index.entry(hash, same, |&index| keys[index].hash) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let index = self.keys.insert(Key {
+                    topic,
+                    name: name.into(),
+                    hash,
+                    state: KeyState::Flowing,
+                    failures: 0,
+                    in_flight: 0,
+                });
+                entry.insert(index);
+                index
+            }
+        }
+    }
+
+    fn topic(&mut self, topic: TopicId) -> &mut Topic {
+        let index = topic.0 as usize;
+        if self.topics.len() <= index {
+            self.topics.resize_with(index + 1, Topic::default);
+        }
+        &mut self.topics[index]
+    }
+
+    fn offer(&mut self, topic: TopicId, ticket: Ticket) {
+        let gate = self.topic(topic);
+        if gate.open {
+            self.ready.push_back(ticket);
+        } else {
+            gate.waiting.push_back(ticket);
+        }
+    }
+
+    /// The topic exists: its rows may go out. Topics start closed.
+    pub fn open_topic(&mut self, topic: TopicId) {
+        let gate = self.topic(topic);
+        gate.open = true;
+        let waiting = std::mem::take(&mut gate.waiting);
+        self.ready.extend(waiting);
+    }
+
+    /// The topic cannot be used: its rows wait.
+    pub fn close_topic(&mut self, topic: TopicId) {
+        self.topic(topic).open = false;
+    }
+
+    pub fn is_open(&self, topic: TopicId) -> bool {
+        self.topics.get(topic.0 as usize).is_some_and(|t| t.open)
+    }
+
+    /// The row that goes out next, which then counts as in flight.
+    ///
+    /// If the producer does not take it, give it back with [`Window::not_sent`].
+    pub fn next_to_send(&mut self) -> Option<(Ticket, Route)> {
+        while let Some(ticket) = self.ready.pop_front() {
+            let Some(row) = self.slots.get(ticket) else {
+                continue;
+            };
+            let key = self.slots.key_of(ticket);
+            let route = match (self.keys[key].state, row.state) {
+                (KeyState::Flowing, EntryState::Queued) => Route::Batched,
+                (KeyState::Probing, EntryState::Suspect | EntryState::Queued) => Route::Alone,
+                // Offered before its key stopped, or offered twice.
+                _ => continue,
+            };
+            // Invariant: a row goes out only after every earlier row of its key. One that was offered
+            // before its key stopped may still stand in the queue; it is offered again in its turn.
+            if self
+                .slots
+                .previous_of_key(ticket)
+                .is_some_and(|row| row.state != EntryState::InFlight)
+            {
+                continue;
+            }
+            let topic = row.outgoing.topic;
+            if !self.is_open(topic) {
+                self.topic(topic).waiting.push_back(ticket);
+                continue;
+            }
+            if let Some(row) = self.slots.get_mut(ticket) {
+                row.state = EntryState::InFlight;
+            }
+            self.keys[key].in_flight += 1;
+            self.fill.in_flight += 1;
+            return Some((ticket, route));
+        }
+        None
+    }
+
+    /// The producer's queue was full: the row comes first again.
+    pub fn not_sent(&mut self, ticket: Ticket) {
+        if self.land(ticket, EntryState::Queued) {
+            self.ready.push_front(ticket);
+        }
+    }
+
+    /// Takes an entry out of flight; false if it was not in flight.
+    fn land(&mut self, ticket: Ticket, state: EntryState) -> bool {
+        let Some(row) = self.slots.get_mut(ticket) else {
+            return false;
+        };
+        if row.state != EntryState::InFlight {
+            return false;
+        }
+        row.state = state;
+        let key = self.slots.key_of(ticket);
+        self.keys[key].in_flight -= 1;
+        self.fill.in_flight -= 1;
+        true
+    }
+
+    /// The broker has the message: hands out the row, which is to be marked now.
+    ///
+    /// An acknowledgement counts whenever it comes, also one that arrives after the message was given
+    /// up: nothing is published again that is known to be there.
+    pub fn acknowledged(&mut self, ticket: Ticket, now: Instant) -> Option<Outgoing> {
+        self.land(ticket, EntryState::Queued);
+        let key = self.slots.get(ticket).map(|_| self.slots.key_of(ticket))?;
+        let row = self.slots.remove(ticket, &mut self.keys)?;
+        let event = row.outgoing.event;
+        self.known.remove(&event);
+        self.recent.push(event);
+        self.fill.rows -= 1;
+        self.fill.bytes -= row.outgoing.message.size();
+        self.fill.unmarked += 1;
+        if self.keys[key].state == KeyState::Probing {
+            self.keys[key].failures = 0;
+        }
+        self.advance(key, now);
+        Some(row.outgoing)
+    }
+
+    /// The message did not get through. Returns how often its key has failed in succession, and for
+    /// how long the key waits now.
+    pub fn failed(
+        &mut self,
+        ticket: Ticket,
+        failure: Failure,
+        now: Instant,
+        jitter: impl Fn(Duration) -> Duration,
+    ) -> Option<(u32, Duration)> {
+        let state = match failure {
+            Failure::Refused => EntryState::Suspect,
+            Failure::Collateral | Failure::TopicMissing => EntryState::Queued,
+        };
+        if !self.land(ticket, state) {
+            return None;
+        }
+        let index = self.slots.key_of(ticket);
+        let key = &mut self.keys[index];
+        let mut wait = Duration::ZERO;
+        if failure == Failure::Refused {
+            // Batch-mates and followers fail together: one failure of the key.
+            if !matches!(key.state, KeyState::Stopped { .. }) {
+                key.failures = key.failures.saturating_add(1);
+            }
+            wait = jitter(self.backoff.after(key.failures));
+        }
+        let failures = key.failures;
+        self.stop(index, now + wait);
+        self.advance(index, now);
+        Some((failures, wait))
+    }
+
+    fn stop(&mut self, index: u32, until: Instant) {
+        let key = &mut self.keys[index];
+        match &mut key.state {
+            KeyState::Stopped { until: earlier } => *earlier = until.max(*earlier),
+            state => {
+                if *state == KeyState::Flowing {
+                    self.fill.held_keys += 1;
+                }
+                *state = KeyState::Stopped { until };
+                self.stopped.push(index);
+            }
+        }
+    }
+
+    /// The next instant at which [`Window::wake`] may have something to do.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.stopped
+            .iter()
+            .filter(|&&index| self.keys[index].in_flight == 0)
+            .filter_map(|&index| match self.keys[index].state {
+                KeyState::Stopped { until } => Some(until),
+                _ => None,
+            })
+            .min()
+    }
+
+    /// Lets the keys go on whose back-off has passed.
+    pub fn wake(&mut self, now: Instant) {
+        let stopped = std::mem::take(&mut self.stopped);
+        for index in stopped {
+            match self.keys[index].state {
+                KeyState::Stopped { until } if until <= now && self.keys[index].in_flight == 0 => {
+                    self.keys[index].state = KeyState::Probing;
+                    self.advance(index, now);
+                }
+                KeyState::Stopped { .. } => self.stopped.push(index),
+                KeyState::Flowing | KeyState::Probing => {}
+            }
+        }
+    }
+
+    /// Moves a key on after something of it has landed: offers the next row that goes alone, or lets
+    /// the key flow again, or forgets a key without rows.
+    fn advance(&mut self, index: u32, now: Instant) {
+        let Some(head) = self.keys.head(index) else {
+            self.forget(index);
+            return;
+        };
+        if let KeyState::Stopped { until } = self.keys[index].state
+            && until <= now
+            && self.keys[index].in_flight == 0
+        {
+            self.keys[index].state = KeyState::Probing;
+            self.stopped.retain(|&stopped| stopped != index);
+        }
+        if self.keys[index].state != KeyState::Probing || self.keys[index].in_flight > 0 {
+            return;
+        }
+        let topic = self.keys[index].topic;
+        if self.has_suspect(index) {
+            self.offer(topic, head);
+            return;
+        }
+        self.keys[index].state = KeyState::Flowing;
+        self.keys[index].failures = 0;
+        self.fill.held_keys -= 1;
+        let mut next = Some(head);
+        while let Some(ticket) = next {
+            next = self.slots.next_of_key(ticket);
+            self.offer(topic, ticket);
+        }
+    }
+
+    fn has_suspect(&self, index: u32) -> bool {
+        let mut next = self.keys.head(index);
+        while let Some(ticket) = next {
+            if self
+                .slots
+                .get(ticket)
+                .is_some_and(|row| row.state == EntryState::Suspect)
+            {
+                return true;
+            }
+            next = self.slots.next_of_key(ticket);
+        }
+        false
+    }
+
+    fn forget(&mut self, index: u32) {
+        if self.keys[index].state != KeyState::Flowing {
+            self.fill.held_keys -= 1;
+            self.stopped.retain(|&stopped| stopped != index);
+        }
+        let hash = self.keys[index].hash;
+        if let Ok(entry) = self.key_index.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+        self.keys.remove(index);
+    }
+
+    /// The marks of `count` rows are confirmed.
+    pub fn marked(&mut self, count: usize) {
+        self.fill.unmarked = self.fill.unmarked.saturating_sub(count);
+    }
+
+    /// The producer that carried everything of `route` is gone: what it had not reported goes out again.
+    /// Returns how many rows that were.
+    pub fn producer_lost(
+        &mut self,
+        tickets: impl IntoIterator<Item = Ticket>,
+        now: Instant,
+    ) -> usize {
+        tickets
+            .into_iter()
+            .filter(|&ticket| {
+                self.failed(ticket, Failure::Collateral, now, |wait| wait)
+                    .is_some()
+            })
+            .count()
+    }
+
+    /// The tickets of everything in flight.
+    pub fn in_flight(&self) -> Vec<Ticket> {
+        self.slots
+            .iter()
+            .filter(|(_, row)| row.state == EntryState::InFlight)
+            .map(|(ticket, _)| ticket)
+            .collect()
+    }
+}
