@@ -43,6 +43,8 @@ pub mod app;
 pub mod cli;
 pub mod config;
 mod listen;
+#[cfg(feature = "demo")]
+pub mod local;
 pub mod outage;
 pub mod shutdown;
 pub mod telemetry;
