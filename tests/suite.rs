@@ -1,2 +1,4 @@
-#[test]
-fn t() {}
+//! The tests that need a real PostgreSQL and a real Kafka, in one binary: it starts each once.
+
+mod services;
+mod support;

@@ -1,0 +1,256 @@
+//! A throwaway Apache Kafka: one broker that is its own controller, on 127.0.0.1.
+//!
+//! Maven fetches the jars once (`kafka-pom.xml`), Java runs them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use outboxd::local::{Sandbox, cache, free_port, last_lines};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rustix::process::Signal;
+
+use super::program;
+
+/// The version that `kafka-pom.xml` names.
+pub const KAFKA_VERSION: &str = "4.1.1";
+
+/// What every broker of the tests is started with, local or in a container: one replica of
+/// everything, no waiting for a group's other members, sessions short enough for tests that kill a
+/// consumer, few internal partitions (50 of each take seconds to make), topics only on request.
+pub const BROKER_PROPERTIES: [(&str, &str); 12] = [
+    ("auto.create.topics.enable", "false"),
+    ("default.replication.factor", "1"),
+    ("group.initial.rebalance.delay.ms", "0"),
+    ("group.min.session.timeout.ms", "1000"),
+    ("num.partitions", "3"),
+    ("offsets.topic.num.partitions", "5"),
+    ("offsets.topic.replication.factor", "1"),
+    ("share.coordinator.state.topic.min.isr", "1"),
+    ("share.coordinator.state.topic.replication.factor", "1"),
+    ("transaction.state.log.min.isr", "1"),
+    ("transaction.state.log.num.partitions", "5"),
+    ("transaction.state.log.replication.factor", "1"),
+];
+
+const PROPERTIES: &str = "server.properties";
+const LOGGING: &str = "log4j2.properties";
+const LOG: &str = "kafka.log";
+
+/// Warnings and errors go to the console, which is the log in the sandbox.
+const LOGGING_CONFIGURATION: &str = "\
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1}: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+";
+
+/// How long a broker may take to come up: 3 s on an idle machine, more after a kill.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long a broker may take to stop: it hands its leaderships over first, to nobody.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A Kafka broker with data of its own. It keeps its port and its data while it is stopped and
+/// started; both end with this value, or with the process.
+#[derive(Debug)]
+pub struct LocalKafka {
+    sandbox: Sandbox,
+    java: PathBuf,
+    class_path: String,
+    port: u16,
+}
+
+impl LocalKafka {
+    /// Formats new storage and starts a broker on it; returns when it answers. `properties` are
+    /// added to `server.properties`, and replace ours of the same name.
+    ///
+    /// A killed broker is let in again when its old session has expired: after 3 s here, instead of
+    /// Kafka's 9, at the risk that a machine which stalls for longer fences it.
+    pub async fn start(properties: &[(&str, &str)]) -> Result<Self> {
+        let mut broker = Self {
+            class_path: format!("{}/*", jars().await?.display()),
+            java: java().context("no Kafka for the tests: install java")?,
+            sandbox: Sandbox::create("kafka", None, Signal::KILL)
+                .context("making a directory for a local Kafka")?,
+            port: free_port().context("finding a port for a local Kafka")?,
+        };
+        broker
+            .configure(properties)
+            .context("configuring a local Kafka")?;
+        broker.format().await?;
+        broker.start_again().await?;
+        Ok(broker)
+    }
+
+    /// The `bootstrap.servers` of the broker.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Kills the broker, as a crash would.
+    pub async fn kill(&mut self) -> Result<()> {
+        let killed = self.sandbox.end(Signal::KILL, STOP_PATIENCE).await;
+        killed.context("killing a local Kafka")
+    }
+
+    /// Stops the broker in good order.
+    pub async fn stop(&mut self) -> Result<()> {
+        let stopped = self.sandbox.end(Signal::TERM, STOP_PATIENCE).await;
+        stopped.context("stopping a local Kafka")
+    }
+
+    /// Starts a stopped or killed broker, on its port and its data; returns when it answers.
+    pub async fn start_again(&mut self) -> Result<()> {
+        if self.sandbox.pid().is_none() {
+            let mut command = self.java_command("kafka.Kafka");
+            command.arg(PROPERTIES);
+            self.sandbox.run(command, LOG).context("starting Kafka")?;
+        }
+        let deadline = Instant::now() + START_PATIENCE;
+        while !answers(self.bootstrap()).await {
+            if let Some(status) = self.sandbox.exit_status() {
+                bail!("Kafka ended with {status} while starting:\n{}", self.log());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "Kafka does not answer in {START_PATIENCE:?}:\n{}",
+                    self.log()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The last lines of the broker's log.
+    pub fn log(&self) -> String {
+        last_lines(&self.sandbox.directory().join(LOG), 20)
+    }
+
+    fn configure(&self, properties: &[(&str, &str)]) -> Result<()> {
+        let port = self.port;
+        let controller = free_port()?;
+        let data = self.sandbox.directory().join("data");
+        let mut text = format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             controller.listener.names=CONTROLLER\n\
+             inter.broker.listener.name=BROKER\n\
+             listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=BROKER://127.0.0.1:{port}\n\
+             broker.heartbeat.interval.ms=500\n\
+             broker.session.timeout.ms=3000\n\
+             log.dirs={}\n",
+            data.display()
+        );
+        // Of several properties of a name the last counts.
+        for (name, value) in BROKER_PROPERTIES.iter().chain(properties) {
+            text.push_str(&format!("{name}={value}\n"));
+        }
+        self.sandbox.write(PROPERTIES, &text)?;
+        self.sandbox.write(LOGGING, LOGGING_CONFIGURATION)?;
+        Ok(())
+    }
+
+    async fn format(&mut self) -> Result<()> {
+        let mut command = self.java_command("kafka.tools.StorageTool");
+        // A cluster id is 16 bytes in Base64; every cluster here may have the same.
+        command.args(["format", "--cluster-id", "b3V0Ym94ZC10ZXN0cy0xMg"]);
+        command.args(["--config", PROPERTIES]);
+        let formatted = self.sandbox.prepare(command, LOG, START_PATIENCE).await;
+        let status = formatted.context("formatting the storage of a local Kafka")?;
+        ensure!(
+            status.success(),
+            "formatting Kafka's storage ended with {status}:\n{}",
+            self.log()
+        );
+        Ok(())
+    }
+
+    /// Java with a small heap and a collector that takes no threads from the tests.
+    fn java_command(&self, class: &str) -> Command {
+        let mut command = self.sandbox.command(&self.java);
+        command
+            .args(["-Xmx512m", "-XX:+UseSerialGC", "-cp", &self.class_path])
+            .arg(format!("-Dlog4j2.configurationFile={LOGGING}"))
+            .arg(class);
+        command
+    }
+}
+
+/// What this machine lacks to run Kafka, if anything.
+pub fn local_lacks() -> Option<String> {
+    (java().is_none() || program("mvn").is_none()).then(|| "java (17 or later) and mvn".to_owned())
+}
+
+fn java() -> Option<PathBuf> {
+    let home = std::env::var_os("JAVA_HOME").map(PathBuf::from);
+    home.map(|home| home.join("bin/java"))
+        .filter(|java| java.is_file())
+        .or_else(|| program("java"))
+}
+
+/// The folder of Kafka's jars, fetched on first use.
+async fn jars() -> Result<PathBuf> {
+    cache::entry(&format!("kafka-{KAFKA_VERSION}"), async |folder: &Path| {
+        let maven = program("mvn").context("no Kafka for the tests: install mvn")?;
+        let pom = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/kafka-pom.xml");
+        let mut command = Command::new(maven);
+        command
+            .args(["--quiet", "--batch-mode", "--file", pom])
+            .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
+            .arg(format!("-DoutputDirectory={}", folder.display()));
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        ensure!(
+            output.status.success(),
+            "no Kafka for the tests (set OUTBOXD_TEST_KAFKA to a running one): \
+             fetching its jars from Maven Central: {}",
+            String::from_utf8_lossy(&output.stdout).trim()
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Whether a broker that is open for clients answers a metadata request within a moment.
+async fn answers(bootstrap: String) -> bool {
+    tokio::task::spawn_blocking(move || {
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("reconnect.backoff.ms", "20")
+            .set("reconnect.backoff.max.ms", "100")
+            .create()
+            .expect("a client");
+        client
+            .fetch_metadata(None, Duration::from_millis(500))
+            .is_ok_and(|metadata| !metadata.brokers().is_empty())
+    })
+    .await
+    .expect("asking for metadata does not panic")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jars_are_those_of_the_version_the_container_has() {
+        let pom = include_str!("kafka-pom.xml");
+        let broker = pom.split_once("<artifactId>kafka_2.13</artifactId>");
+        let version = format!("<version>{KAFKA_VERSION}</version>");
+        assert!(
+            broker
+                .expect("the broker")
+                .1
+                .trim_start()
+                .starts_with(&version)
+        );
+    }
+}
