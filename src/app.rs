@@ -31,7 +31,7 @@ pub enum AppError {
         source: std::io::Error,
     },
     #[error(transparent)]
-    Relay(#[from] RelayError),
+    Relay(Box<RelayError>),
     #[error("outbox \"{outbox}\": the relay of it broke")]
     Broke { outbox: String },
 }
@@ -187,7 +187,7 @@ impl App {
                         outcome.ended.unmarked += ended.unmarked;
                     }
                     Some(Ok((_, Err(error)))) => {
-                        failure.get_or_insert(AppError::Relay(error));
+                        failure.get_or_insert(AppError::Relay(Box::new(error)));
                         let _ = stop_all.send(true);
                     }
                     Some(Err(error)) => {

@@ -29,10 +29,10 @@ Exit status:
 impl Exit {
     /// The status that fits an error.
     pub fn of(error: &anyhow::Error) -> Exit {
-        let schema = matches!(
-            error.downcast_ref(),
-            Some(AppError::Relay(RelayError::Schema { .. }))
-        );
+        let schema = match error.downcast_ref() {
+            Some(AppError::Relay(error)) => matches!(**error, RelayError::Schema { .. }),
+            _ => false,
+        };
         if schema || error.is::<ConfigErrors>() {
             Exit::Config
         } else {
