@@ -80,10 +80,9 @@ impl Retry {
         }
     }
 
-    /// It worked.
+    /// It worked. What was logged stays known, so that an error which comes and goes is no flood.
     pub fn reset(&mut self) {
         self.wait = FIRST_WAIT;
-        self.logged = None;
     }
 
     /// Whether to log this error now.

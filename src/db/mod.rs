@@ -34,6 +34,8 @@ pub enum DbError {
     },
     #[error("{action}: no answer within {seconds} s")]
     Timeout { action: String, seconds: f64 },
+    #[error("observing the id sequence")]
+    FellBack(#[source] crate::relay::horizon::SequenceFellBack),
     #[error("{0}")]
     Schema(String),
 }
@@ -63,7 +65,7 @@ impl DbError {
                     .is_some_and(|code| code.starts_with("57P") || code.starts_with("08")),
                 _ => false,
             },
-            DbError::Schema(_) => false,
+            DbError::FellBack(_) | DbError::Schema(_) => false,
         }
     }
 

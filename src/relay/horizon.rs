@@ -108,26 +108,24 @@ impl Horizon {
         self.owners().any(|owner| owner.xid.is_none())
     }
 
-    pub fn has_owners(&self) -> bool {
-        self.owners().next().is_some()
-    }
-
-    fn owners(&self) -> impl Iterator<Item = &Holder> {
+    /// The transactions that may still bring rows below the last observation's bound.
+    pub fn owners(&self) -> impl Iterator<Item = &Holder> {
         // The owners of a segment are among those of every later one, so the last has them all.
         self.segments.back().into_iter().flat_map(|s| &s.owners)
     }
 
     /// Notes one observation: `bound`, the last id drawn from the sequence, and `holders`, who held its
-    /// lock *after* `bound` was read.
+    /// lock *after* `bound` was read. Says whether an owner of earlier ids has ended since.
     ///
     /// # Errors
     /// When the sequence fell back; the caller starts again with [`Horizon::default`].
-    pub fn observe(&mut self, bound: i64, holders: Vec<Holder>) -> Result<(), SequenceFellBack> {
+    pub fn observe(&mut self, bound: i64, holders: Vec<Holder>) -> Result<bool, SequenceFellBack> {
         let last = self.segments.back().map_or(self.floor, |s| s.upto);
         let known = last.max(self.position);
         if bound < known {
             return Err(SequenceFellBack { bound, known });
         }
+        let mut has_ended = false;
         for segment in &mut self.segments {
             let before = segment.owners.len();
             segment.owners.retain_mut(|owner| {
@@ -137,7 +135,9 @@ impl Horizon {
                 owner.xid = holder.and_then(|h| h.xid);
                 holder.is_some()
             });
-            segment.stale |= segment.owners.len() < before;
+            let shrunk = segment.owners.len() < before;
+            segment.stale |= shrunk;
+            has_ended |= shrunk;
         }
         if bound > last {
             self.segments.push_back(Segment {
@@ -146,25 +146,24 @@ impl Horizon {
                 stale: true,
             });
         }
-        self.merge_segments();
         // With nothing unseen below, the proof needs no further question.
         if !self.has_gaps() {
             self.asked();
         }
-        Ok(())
+        Ok(has_ended)
     }
 
-    /// Joins neighbours with the same owners, and the oldest ones when there are too many.
+    /// Joins neighbours with the same owners, and the oldest ones when there are too many. Done when no
+    /// segment is stale, so that a new one does not have the old one's gaps asked for again.
     fn merge_segments(&mut self) {
         let mut merged: VecDeque<Segment> = VecDeque::with_capacity(self.segments.len());
         let mut surplus = self.segments.len().saturating_sub(MAX_SEGMENTS);
-        for mut segment in self.segments.drain(..) {
+        for segment in self.segments.drain(..) {
             if let Some(previous) = merged.back()
                 && (surplus > 0 || previous.owners.len() == segment.owners.len())
             {
                 // The later segment's owners include the earlier one's.
                 surplus = surplus.saturating_sub(1);
-                segment.stale |= previous.stale;
                 merged.pop_back();
             }
             merged.push_back(segment);
@@ -218,6 +217,7 @@ impl Horizon {
         for segment in &mut self.segments {
             segment.stale = false;
         }
+        self.merge_segments();
         let floor = self.floor;
         let settled: Vec<(i64, i64)> = self
             .gaps

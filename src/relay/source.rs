@@ -3,7 +3,6 @@
 //! Invariant: no row of a forward batch is handed over until the gaps below it have been asked for in
 //! the same snapshot or a later one; late rows go first. What decides is [`Horizon`]; here is the I/O.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use super::router::{Batch, Router};
 use super::status::Progress;
 use super::window::Outgoing;
 use crate::admin::metrics::OutboxMetrics;
-use crate::db::outbox::{self as db, BatchLimit, Outbox};
+use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::sequence::Sequence;
 use crate::db::{DbError, Role, ServerLife, Session};
 use crate::outage::{Retry, jittered};
@@ -60,8 +59,8 @@ struct Scan {
     swept_at: Instant,
     /// Where a sweep under way goes on.
     sweeping_after: Option<i64>,
-    /// A forward batch that waits for more late rows than one question brings.
-    waiting: Option<db::Batch<Outgoing>>,
+    /// Rows that were read and wait for more late rows than one answer brings.
+    waiting: Vec<Outgoing>,
     /// Behind a pooler: the server's clock at the last statement.
     last_contact: Option<f64>,
 }
@@ -185,12 +184,12 @@ impl Source {
             observed_at: None,
             swept_at: Instant::now(),
             sweeping_after: None,
-            waiting: None,
+            waiting: Vec::new(),
             last_contact: None,
         })
     }
 
-    /// One poll: a forward batch, then the gaps; what they bring goes out late rows first.
+    /// One poll: a forward batch, then the gaps, and all of it in the order of its ids.
     async fn poll(&mut self, session: &mut Session, scan: &mut Scan) -> Result<Poll, DbError> {
         if let Some(life) = session.begin().await? {
             scan.check_life(life);
@@ -203,72 +202,81 @@ impl Source {
         if scan.observed_at.is_none_or(|at| at.elapsed() >= due) {
             scan.observe(session).await?;
         }
-        let forward = match scan.waiting.take() {
-            Some(waiting) => waiting,
-            None => self.read_forward(session, scan).await?,
-        };
-        let late = self.ask_gaps(session, scan).await?;
-        session.commit().await?;
-        if late.full {
-            scan.waiting = Some(forward);
-            return Ok(Poll {
-                batch: self.router.batch(late.rows, false),
-                full: true,
-            });
+        let mut full = false;
+        let mut rows = std::mem::take(&mut scan.waiting);
+        if rows.is_empty() {
+            let router = &mut self.router;
+            let position = scan.horizon.position();
+            let forward = self
+                .outbox
+                .forward(session, position, self.settings.limit, |event| {
+                    router.route(event)
+                })
+                .await?;
+            scan.horizon
+                .read_forward(forward.rows.iter().map(|row| row.event.id));
+            full = forward.full;
+            rows = forward.rows;
         }
-        let mut rows = late.rows;
-        rows.extend(forward.rows);
+        let complete_upto = self.ask_gaps(session, scan, &mut rows).await?;
+        session.commit().await?;
+        if let Some(last) = complete_upto {
+            scan.waiting = rows.split_off(rows.partition_point(|row| row.event.id <= last));
+            full = true;
+        }
         Ok(Poll {
             batch: self.router.batch(rows, false),
-            full: forward.full,
+            full,
         })
     }
 
-    async fn read_forward(
-        &mut self,
-        session: &mut Session,
-        scan: &mut Scan,
-    ) -> Result<db::Batch<Outgoing>, DbError> {
-        let router = &mut self.router;
-        let position = scan.horizon.position();
-        let forward = self
-            .outbox
-            .forward(session, position, self.settings.limit, |event| {
-                router.route(event)
-            })
-            .await?;
-        scan.horizon
-            .read_forward(forward.rows.iter().map(|row| row.event.id));
-        Ok(forward)
-    }
-
+    /// Asks for the gaps below `rows` and adds what they hold. Returns the id up to which this is
+    /// everything, if the gaps hold more than one answer brings.
+    ///
+    /// Invariant: a gap may be left out only if its owners are in progress *after* the last row was read:
+    /// then no row that was read can come after one of theirs. So whether they are is asked last, and
+    /// everything is asked for again that has changed by then.
     async fn ask_gaps(
         &mut self,
         session: &mut Session,
         scan: &mut Scan,
-    ) -> Result<db::Batch<Outgoing>, DbError> {
-        if !scan.horizon.has_gaps() {
-            return Ok(db::Batch::default());
+        rows: &mut Vec<Outgoing>,
+    ) -> Result<Option<i64>, DbError> {
+        let mut ended = Vec::new();
+        loop {
+            let mut complete_upto = None;
+            let gaps = scan
+                .horizon
+                .gaps_to_ask(|owner| owner.xid.is_some_and(|xid| ended.contains(&xid)));
+            if !gaps.is_empty() {
+                let router = &mut self.router;
+                let late = self
+                    .outbox
+                    .late(session, &gaps, self.settings.limit, |event| {
+                        router.route(event)
+                    })
+                    .await?;
+                for row in &late.rows {
+                    scan.horizon.found(row.event.id);
+                }
+                complete_upto = late
+                    .rows
+                    .last()
+                    .filter(|_| late.full)
+                    .map(|row| row.event.id);
+                self.metrics.late_rows.inc_by(late.rows.len() as u64);
+                if !late.rows.is_empty() {
+                    rows.extend(late.rows);
+                    rows.sort_unstable_by_key(|row| row.event.id);
+                }
+            }
+            if complete_upto.is_none() {
+                scan.horizon.asked();
+            }
+            if !scan.horizon.has_gaps() || !scan.has_owner_ended(session, &mut ended).await? {
+                return Ok(complete_upto);
+            }
         }
-        let gaps = scan.gaps_to_ask(session).await?;
-        let mut late = db::Batch::default();
-        if !gaps.is_empty() {
-            let router = &mut self.router;
-            late = self
-                .outbox
-                .late(session, &gaps, self.settings.limit, |event| {
-                    router.route(event)
-                })
-                .await?;
-        }
-        for row in &late.rows {
-            scan.horizon.found(row.event.id);
-        }
-        if !late.full {
-            scan.horizon.asked();
-        }
-        self.metrics.late_rows.inc_by(late.rows.len() as u64);
-        Ok(late)
     }
 
     /// One step of a look for unsent rows where none should be: then what the proofs lean on was not
@@ -314,39 +322,39 @@ impl Scan {
     fn forget(&mut self) {
         self.horizon = Horizon::default();
         self.observed_at = None;
-        self.waiting = None;
+        self.waiting.clear();
     }
 
-    async fn observe(&mut self, session: &mut Session) -> Result<(), DbError> {
+    /// Observes the sequence; says whether an owner of gaps has ended.
+    async fn observe(&mut self, session: &mut Session) -> Result<bool, DbError> {
         let (bound, holders) = self.sequence.observe(session).await?;
         self.observed_at = Some(Instant::now());
-        if let Err(fell_back) = self.horizon.observe(bound, holders.clone()) {
-            tracing::warn!(error = %fell_back, "the id sequence fell back, starting again with the first unsent row");
-            self.forget();
-            self.observed_at = Some(Instant::now());
-            // Knows nothing yet, so nothing can lie below the bound.
-            let _ = self.horizon.observe(bound, holders);
+        match self.horizon.observe(bound, holders) {
+            Ok(has_ended) => Ok(has_ended),
+            Err(fell_back) => Err(DbError::FellBack(fell_back)),
         }
-        Ok(())
     }
 
-    /// The gaps that may have been filled since they were last asked for, judged after the forward batch
-    /// was read.
-    async fn gaps_to_ask(
+    /// Whether an owner of gaps has ended that is not among `ended`, to which it is added.
+    async fn has_owner_ended(
         &mut self,
         session: &mut Session,
-    ) -> Result<Vec<RangeInclusive<i64>>, DbError> {
+        ended: &mut Vec<u32>,
+    ) -> Result<bool, DbError> {
         if self.horizon.has_owner_without_xid() {
             // No snapshot shows a transaction without an id; its lock does.
-            self.observe(session).await?;
-            return Ok(self.horizon.gaps_to_ask(|_| false));
+            return self.observe(session).await;
         }
-        if !self.horizon.has_owners() {
-            return Ok(self.horizon.gaps_to_ask(|_| false));
+        if self.horizon.owners().next().is_none() {
+            return Ok(false);
         }
         let snapshot = self.sequence.snapshot(session).await?;
-        Ok(self
-            .horizon
-            .gaps_to_ask(|owner| owner.xid.is_none_or(|xid| snapshot.has_ended(xid))))
+        let before = ended.len();
+        for xid in self.horizon.owners().filter_map(|owner| owner.xid) {
+            if snapshot.has_ended(xid) && !ended.contains(&xid) {
+                ended.push(xid);
+            }
+        }
+        Ok(ended.len() > before)
     }
 }
