@@ -134,12 +134,14 @@ enum EntryState {
 pub(super) struct Row {
     outgoing: Outgoing,
     state: EntryState,
+    /// It stands in `ready`, or in its topic's `waiting`.
+    offered: bool,
 }
 
 #[derive(Debug, Default)]
 struct Topic {
     open: bool,
-    /// Rows that were offered while the topic was closed, in order.
+    /// Rows that were offered while the topic was closed.
     waiting: VecDeque<Ticket>,
 }
 
@@ -252,10 +254,12 @@ impl Window {
         let key = self.key(topic, outgoing.message.key());
         self.fill.rows += 1;
         self.fill.bytes += outgoing.message.size();
-        let state = EntryState::Queued;
-        let ticket = self
-            .slots
-            .push(key, &mut self.keys, Row { outgoing, state });
+        let row = Row {
+            outgoing,
+            state: EntryState::Queued,
+            offered: false,
+        };
+        let ticket = self.slots.push(key, &mut self.keys, row);
         self.known.insert(event, ticket);
         if self.keys[key].state == KeyState::Flowing {
             self.offer(topic, ticket);
@@ -294,6 +298,10 @@ impl Window {
     }
 
     fn offer(&mut self, topic: TopicId, ticket: Ticket) {
+        match self.slots.get_mut(ticket) {
+            Some(row) if !row.offered => row.offered = true,
+            _ => return,
+        }
         let gate = self.topic(topic);
         if gate.open {
             self.ready.push_back(ticket);
@@ -324,28 +332,30 @@ impl Window {
     /// If the producer does not take it, give it back with [`Window::not_sent`].
     pub fn next_to_send(&mut self) -> Option<(Ticket, Route)> {
         while let Some(ticket) = self.ready.pop_front() {
-            let Some(row) = self.slots.get(ticket) else {
+            let Some(row) = self.slots.get_mut(ticket) else {
                 continue;
             };
+            row.offered = false;
+            let (state, topic) = (row.state, row.outgoing.topic);
             let key = self.slots.key_of(ticket);
-            let route = match (self.keys[key].state, row.state) {
+            let route = match (self.keys[key].state, state) {
                 (KeyState::Flowing, EntryState::Queued) => Route::Batched,
-                (KeyState::Probing, EntryState::Suspect | EntryState::Queued) => Route::Alone,
-                // Offered before its key stopped, or offered twice.
+                (KeyState::Probing, EntryState::Suspect | EntryState::Queued)
+                    if self.keys[key].in_flight == 0 =>
+                {
+                    Route::Alone
+                }
+                // Offered before its key stopped: it is offered again when the key goes on.
                 _ => continue,
             };
-            // Invariant: a row goes out only after every earlier row of its key. One that was offered
-            // before its key stopped may still stand in the queue; it is offered again in its turn.
-            if self
-                .slots
-                .previous_of_key(ticket)
-                .is_some_and(|row| row.state != EntryState::InFlight)
-            {
+            if !self.is_open(topic) {
+                self.offer(topic, ticket);
                 continue;
             }
-            let topic = row.outgoing.topic;
-            if !self.is_open(topic) {
-                self.topic(topic).waiting.push_back(ticket);
+            // Invariant: a row goes out only after every earlier row of its key. One that comes too
+            // early (the queue is older than a stop of its key, or of its topic) follows its predecessor.
+            let previous = self.slots.previous_of_key(ticket);
+            if previous.is_some_and(|row| row.state != EntryState::InFlight) {
                 continue;
             }
             if let Some(row) = self.slots.get_mut(ticket) {
@@ -353,14 +363,31 @@ impl Window {
             }
             self.keys[key].in_flight += 1;
             self.fill.in_flight += 1;
+            self.call_follower(ticket, route);
             return Some((ticket, route));
         }
         None
     }
 
+    /// The next row of the key comes first if it had come too early.
+    fn call_follower(&mut self, ticket: Ticket, route: Route) {
+        if route == Route::Batched
+            && let Some(next) = self.slots.next_of_key(ticket)
+            && let Some(row) = self.slots.get_mut(next)
+            && row.state == EntryState::Queued
+            && !row.offered
+        {
+            row.offered = true;
+            self.ready.push_front(next);
+        }
+    }
+
     /// The producer's queue was full: the row comes first again.
     pub fn not_sent(&mut self, ticket: Ticket) {
-        if self.land(ticket, EntryState::Queued) {
+        if self.land(ticket, EntryState::Queued)
+            && let Some(row) = self.slots.get_mut(ticket)
+        {
+            row.offered = true;
             self.ready.push_front(ticket);
         }
     }

@@ -1,1 +1,432 @@
+//! The window against a model of Kafka: any interleaving of reads, sends, reports (late, repeated, out
+//! of order), refusals, lost producers, lost marks and closed topics keeps the order of every key, loses
+//! nothing and marks only what was acknowledged.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::window::*;
+use crate::envelope::Message;
+use crate::event::EventRef;
+
+const LIMITS: Limits = Limits {
+    rows: 24,
+    bytes: 1 << 20,
+};
+
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(10),
+    most: Duration::from_millis(100),
+};
+
+const KEYS: u64 = 5;
+const TOPICS: u32 = 2;
+
+fn event(id: i64) -> EventRef {
+    EventRef {
+        id,
+        event_id: Uuid::from_u128(id as u128),
+    }
+}
+
+fn outgoing(id: i64, topic: u32, key: u64, now: Instant) -> Outgoing {
+    Outgoing {
+        event: event(id),
+        topic: TopicId(topic),
+        message: Message::of_key(&key.to_be_bytes()),
+        unsendable: None,
+        timestamp_ms: None,
+        created_at_us: 0,
+        first_seen: now,
+    }
+}
+
+/// A message under way.
+#[derive(Clone, Copy)]
+struct Sent {
+    ticket: Ticket,
+    id: i64,
+    key: (u32, u64),
+    route: Route,
+}
+
+struct Model {
+    rng: Rng,
+    now: Instant,
+    window: Window,
+    next_id: i64,
+    /// The key of every row.
+    rows: BTreeMap<i64, (u32, u64)>,
+    under_way: VecDeque<Sent>,
+    /// The gapless producer died: nothing of it is written any more.
+    dead: bool,
+    /// What Kafka has, by key, first copies in the order of arrival.
+    log: BTreeMap<(u32, u64), Vec<i64>>,
+    written: BTreeSet<i64>,
+    /// Acknowledged to the window and not marked.
+    to_mark: Vec<i64>,
+    marked: BTreeSet<i64>,
+    old_tickets: Vec<Ticket>,
+}
+
+impl Model {
+    fn new(seed: u64) -> Model {
+        Model {
+            rng: Rng::with_seed(seed),
+            now: Instant::now(),
+            window: Window::new(LIMITS, BACKOFF),
+            next_id: 1,
+            rows: BTreeMap::new(),
+            under_way: VecDeque::new(),
+            dead: false,
+            log: BTreeMap::new(),
+            written: BTreeSet::new(),
+            to_mark: Vec::new(),
+            marked: BTreeSet::new(),
+            old_tickets: Vec::new(),
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.u8(0..20) {
+            0..5 => self.read(),
+            5..10 => self.send(),
+            10..14 => self.report(),
+            14 => self.mark(),
+            15 => self.read_again(),
+            16 => {
+                self.now += Duration::from_millis(self.rng.u64(1..60));
+                self.window.wake(self.now);
+            }
+            17 if self.rng.u8(0..4) == 0 => self.lose_producer(),
+            18 => {
+                let topic = TopicId(self.rng.u32(0..TOPICS));
+                match self.rng.u8(0..4) {
+                    0 => self.window.close_topic(topic),
+                    _ => self.window.open_topic(topic),
+                }
+            }
+            19 => self.stale_report(),
+            _ => {}
+        }
+    }
+
+    fn read(&mut self) {
+        let id = self.next_id;
+        let row = outgoing(id, self.rng.u32(0..TOPICS), self.rng.u64(0..KEYS), self.now);
+        if !self.window.has_room(1, row.message.size()) {
+            return;
+        }
+        self.next_id += 1;
+        let key = u64::from_be_bytes(row.message.key().try_into().expect("8 bytes"));
+        self.rows.insert(id, (row.topic.0, key));
+        assert_eq!(self.window.admit(row), Admission::New);
+    }
+
+    /// The connection was lost: unsent rows are read from the start.
+    fn read_again(&mut self) {
+        let unmarked: Vec<i64> = self
+            .rows
+            .keys()
+            .copied()
+            .filter(|id| !self.marked.contains(id))
+            .collect();
+        for id in unmarked {
+            let (topic, key) = self.rows[&id];
+            let admission = self.window.admit(outgoing(id, topic, key, self.now));
+            match admission {
+                Admission::Known => assert!(!self.to_mark.contains(&id)),
+                Admission::Acknowledged => self.to_mark.push(id),
+                Admission::New => panic!("row {id} was neither marked nor known"),
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        for _ in 0..self.rng.u8(1..6) {
+            let Some((ticket, route)) = self.window.next_to_send() else {
+                return;
+            };
+            if self.rng.u8(0..10) == 0 {
+                self.window.not_sent(ticket);
+                return;
+            }
+            let row = self
+                .window
+                .outgoing(ticket)
+                .expect("it was just handed out");
+            let id = row.event.id;
+            let key = self.rows[&id];
+            let unsettled = self.under_way.iter().filter(|sent| sent.key == key).count();
+            assert!(
+                route == Route::Batched || unsettled == 0,
+                "a suspect goes alone"
+            );
+            self.under_way.push_back(Sent {
+                ticket,
+                id,
+                key,
+                route,
+            });
+        }
+    }
+
+    /// The oldest message of some producer comes to its end.
+    fn report(&mut self) {
+        let route = if self.rng.bool() {
+            Route::Batched
+        } else {
+            Route::Alone
+        };
+        let Some(index) = self.under_way.iter().position(|sent| sent.route == route) else {
+            return;
+        };
+        let Some(sent) = self.under_way.remove(index) else {
+            return;
+        };
+        self.old_tickets.push(sent.ticket);
+        let roll = self.rng.u8(0..12);
+        if sent.route == Route::Batched && self.dead {
+            // Written before the producer died or not: it comes back as purged.
+            self.fail(sent.ticket, Failure::Collateral);
+        } else if roll == 0 {
+            // With the gapless guarantee nothing of the producer is written after this.
+            self.dead |= sent.route == Route::Batched;
+            self.fail(sent.ticket, Failure::Refused);
+        } else if roll == 1 {
+            self.dead |= sent.route == Route::Batched;
+            self.window.close_topic(TopicId(sent.key.0));
+            self.fail(sent.ticket, Failure::TopicMissing);
+        } else {
+            self.write(sent);
+            if roll == 2 {
+                // The acknowledgement is lost with the producer.
+                self.dead |= sent.route == Route::Batched;
+                self.fail(sent.ticket, Failure::Collateral);
+            } else {
+                self.acknowledge(sent);
+            }
+        }
+    }
+
+    fn write(&mut self, sent: Sent) {
+        if self.written.insert(sent.id) {
+            self.log.entry(sent.key).or_default().push(sent.id);
+        }
+    }
+
+    fn acknowledge(&mut self, sent: Sent) {
+        let row = self
+            .window
+            .acknowledged(sent.ticket, self.now)
+            .expect("in the window until then");
+        assert_eq!(row.event.id, sent.id);
+        assert!(self.written.contains(&sent.id));
+        self.to_mark.push(sent.id);
+    }
+
+    fn fail(&mut self, ticket: Ticket, failure: Failure) {
+        assert!(
+            self.window
+                .failed(ticket, failure, self.now, |wait| wait)
+                .is_some()
+        );
+    }
+
+    /// A report of a message that was settled or given up long ago.
+    fn stale_report(&mut self) {
+        let Some(ticket) = self.rng.choice(self.old_tickets.clone()) else {
+            return;
+        };
+        if self.window.outgoing(ticket).is_none() {
+            assert!(self.window.acknowledged(ticket, self.now).is_none());
+        }
+        if !self.under_way.iter().any(|sent| sent.ticket == ticket) {
+            assert_eq!(
+                self.window
+                    .failed(ticket, Failure::Refused, self.now, |wait| wait),
+                None
+            );
+        }
+    }
+
+    fn mark(&mut self) {
+        let count = self.rng.usize(0..=self.to_mark.len());
+        for id in self.to_mark.drain(..count) {
+            assert!(
+                self.written.contains(&id),
+                "row {id} is marked and kafka does not have it"
+            );
+            self.marked.insert(id);
+        }
+        self.window.marked(count);
+    }
+
+    fn lose_producer(&mut self) {
+        let lost = self.window.in_flight();
+        assert_eq!(lost.len(), self.under_way.len());
+        // Some of it had been written; what was written before a gap, in order.
+        let under_way = std::mem::take(&mut self.under_way);
+        let written = self.rng.usize(0..=under_way.len());
+        for sent in under_way.iter().take(written) {
+            if sent.route == Route::Alone || !self.dead {
+                self.write(*sent);
+            }
+        }
+        self.old_tickets.extend(lost.iter().copied());
+        assert_eq!(self.window.producer_lost(lost, self.now), under_way.len());
+        self.dead = false;
+    }
+
+    fn check(&self) {
+        for (key, ids) in &self.log {
+            assert!(ids.is_sorted(), "key {key:?}: {ids:?}");
+        }
+        let fill = self.window.fill();
+        assert_eq!(fill.in_flight, self.under_way.len());
+        assert_eq!(fill.unmarked, self.to_mark.len());
+        assert!(fill.rows <= LIMITS.rows);
+        assert_eq!(
+            self.window.is_settled(),
+            self.under_way.is_empty() && self.to_mark.is_empty()
+        );
+    }
+
+    /// From here on everything works: all rows come through.
+    fn finish(&mut self) {
+        for _ in 0..self.rows.len() * 20 + 100 {
+            self.now += Duration::from_secs(1);
+            self.window.wake(self.now);
+            (0..TOPICS).for_each(|topic| self.window.open_topic(TopicId(topic)));
+            if self.dead {
+                self.lose_producer();
+            }
+            while let Some((ticket, route)) = self.window.next_to_send() {
+                let id = self
+                    .window
+                    .outgoing(ticket)
+                    .expect("it was just handed out")
+                    .event
+                    .id;
+                self.under_way.push_back(Sent {
+                    ticket,
+                    id,
+                    key: self.rows[&id],
+                    route,
+                });
+            }
+            while let Some(sent) = self.under_way.pop_front() {
+                self.write(sent);
+                self.acknowledge(sent);
+            }
+            self.check();
+            if self.window.fill().rows == 0 {
+                break;
+            }
+        }
+        let ids: BTreeSet<i64> = self.rows.keys().copied().collect();
+        assert_eq!(self.written, ids);
+        self.window.marked(self.to_mark.len());
+        self.to_mark.clear();
+        assert!(self.window.is_empty());
+        assert_eq!(self.window.fill(), Fill::default());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 1_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_schedule_keeps_order_loses_nothing_and_marks_only_what_kafka_has(seed: u64) {
+        let mut model = Model::new(seed);
+        for _ in 0..1_000 {
+            model.step();
+            model.check();
+        }
+        model.finish();
+    }
+}
+
+#[test]
+fn a_failed_row_stops_its_own_key_alone() {
+    let now = Instant::now();
+    let mut window = Window::new(LIMITS, BACKOFF);
+    window.open_topic(TopicId(0));
+    for (id, key) in [(1, 1), (2, 2), (3, 1), (4, 2)] {
+        window.admit(outgoing(id, 0, key, now));
+    }
+    let (first, _) = window.next_to_send().unwrap();
+    window.failed(first, Failure::Refused, now, |wait| wait);
+    let mut sent = Vec::new();
+    while let Some((ticket, route)) = window.next_to_send() {
+        sent.push((window.outgoing(ticket).unwrap().event.id, route));
+    }
+    assert_eq!(sent, [(2, Route::Batched), (4, Route::Batched)]);
+    window.wake(now + BACKOFF.first);
+    let (again, route) = window.next_to_send().unwrap();
+    assert_eq!(
+        (window.outgoing(again).unwrap().event.id, route),
+        (1, Route::Alone)
+    );
+    assert_eq!(window.next_to_send(), None, "row 3 waits for row 1");
+    window.acknowledged(again, now);
+    let (last, route) = window.next_to_send().unwrap();
+    assert_eq!(
+        (window.outgoing(last).unwrap().event.id, route),
+        (3, Route::Batched)
+    );
+}
+
+#[test]
+fn a_window_is_bounded_and_takes_one_large_row_alone() {
+    let now = Instant::now();
+    let limits = Limits {
+        rows: 2,
+        bytes: 100,
+    };
+    let mut window = Window::new(limits, BACKOFF);
+    assert!(window.has_room(1, 1_000), "an empty window takes any row");
+    window.admit(outgoing(1, 0, 1, now));
+    assert!(!window.has_room(1, 1_000));
+    assert!(window.has_room(1, 50));
+    window.open_topic(TopicId(0));
+    let (ticket, _) = window.next_to_send().unwrap();
+    window.acknowledged(ticket, now);
+    assert!(!window.has_room(2, 10), "an unmarked row still counts");
+    window.marked(1);
+    assert!(window.has_room(2, 10));
+}
+
+#[test]
+fn an_id_that_is_drawn_again_is_another_event() {
+    let now = Instant::now();
+    let mut window = Window::new(LIMITS, BACKOFF);
+    window.open_topic(TopicId(0));
+    window.admit(outgoing(1, 0, 1, now));
+    let (ticket, _) = window.next_to_send().unwrap();
+    window.acknowledged(ticket, now);
+    assert_eq!(
+        window.admit(outgoing(1, 0, 1, now)),
+        Admission::Acknowledged
+    );
+    let mut other = outgoing(1, 0, 1, now);
+    other.event.event_id = Uuid::from_u128(99);
+    assert_eq!(window.admit(other), Admission::New);
+}
+
+#[test]
+fn the_wait_of_a_failing_key_doubles_up_to_a_limit() {
+    let waits: Vec<u128> = (1..7)
+        .map(|failures| BACKOFF.after(failures).as_millis())
+        .collect();
+    assert_eq!(waits, [10, 20, 40, 80, 100, 100]);
+    assert_eq!(BACKOFF.after(u32::MAX), BACKOFF.most);
+}
