@@ -134,8 +134,10 @@ impl Source {
             let idle = poll.batch.is_empty();
             let last = target
                 .is_some_and(|target| !poll.full && (idle || scan.horizon.position() >= target));
-            if !idle || last {
-                permit.send(Batch { last, ..poll.batch });
+            match idle && !last {
+                // The sweep below needs the place in the queue.
+                true => drop(permit),
+                false => permit.send(Batch { last, ..poll.batch }),
             }
             if last {
                 return Ok(());

@@ -5,9 +5,11 @@
 //! [`pgbouncer::PgBouncer`] before it if need be. None of them outlives the test process.
 
 mod docker;
+pub mod fixture;
 pub mod kafka;
 pub mod pgbouncer;
 mod provider;
+pub mod relay;
 pub mod services;
 
 use std::path::PathBuf;
