@@ -1,5 +1,8 @@
 //! The tests that need a real PostgreSQL and a real Kafka, in one binary: it starts each once.
 
 mod late_commits;
+mod polls;
+mod run;
+mod schema;
 mod services;
 mod support;

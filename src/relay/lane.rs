@@ -38,6 +38,9 @@ const BACKOFF: Backoff = Backoff {
 /// How long an unusable topic waits until it is asked for again, at most.
 const TOPIC_WAIT: Duration = Duration::from_secs(30);
 
+/// How long a question that the cluster did not answer waits until it is asked again.
+const CLUSTER_WAIT: Duration = Duration::from_secs(1);
+
 /// What the lane looks after by the clock: the lease, a stall, the age of its oldest row.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -443,7 +446,7 @@ impl LaneCore {
         let Some(seen) = self.topics_seen.get_mut(&id) else {
             return;
         };
-        let wait = seen.retry.next_wait();
+        let mut wait = seen.retry.next_wait();
         match status {
             Ok(TopicStatus::Ready) => {
                 if std::mem::take(&mut seen.was_unusable) {
@@ -465,8 +468,13 @@ impl LaneCore {
                     );
                 }
             }
-            // The cluster did not answer; the outage is logged where it is noticed.
-            Err(error) => tracing::debug!(error = chain(&error), "asking for a topic failed"),
+            // The cluster did not answer; the outage is logged where it is noticed. It says nothing of
+            // the topic, so its own waits start over when the cluster is back.
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "asking for a topic failed");
+                seen.retry.reset();
+                wait = jittered(CLUSTER_WAIT);
+            }
         }
         self.ask_for_topic(id, wait);
     }

@@ -44,14 +44,25 @@ impl Relay {
 
     /// Runs `outboxd migrate` to its end.
     pub async fn migrate(&mut self) {
-        self.spawn("migrate");
+        self.spawn("migrate", &[]);
         let status = self.wait(STOP_PATIENCE).await;
         assert_eq!(status, Some(0), "outboxd migrate failed");
     }
 
     /// Starts `outboxd run`.
     pub fn start(&mut self) {
-        self.spawn("run");
+        self.start_with(&[]);
+    }
+
+    /// Starts `outboxd run` with these arguments.
+    pub fn start_with(&mut self, arguments: &[&str]) {
+        self.spawn("run", arguments);
+    }
+
+    /// SIGTERM, whatever comes of it.
+    pub fn terminate(&mut self) {
+        self.assert_running();
+        self.signal(Signal::TERM);
     }
 
     /// SIGKILL: what a crash or the kernel's out-of-memory killer does.
@@ -127,7 +138,7 @@ impl Relay {
         }
     }
 
-    fn spawn(&mut self, verb: &str) {
+    fn spawn(&mut self, verb: &str, arguments: &[&str]) {
         let mut command = self.sandbox.command(Path::new(PROGRAM));
         for (name, _) in std::env::vars_os() {
             // A configuration of whoever runs the tests is not the tests'.
@@ -135,7 +146,7 @@ impl Relay {
                 command.env_remove(name);
             }
         }
-        command.arg(verb);
+        command.arg(verb).args(arguments);
         for (option, value) in &self.settings {
             command.arg("--set").arg(format!("{option}={value}"));
         }

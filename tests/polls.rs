@@ -1,0 +1,177 @@
+//! What a poll costs, counted by the server: blocks of the table and its indexes that the relay touches
+//! per poll. Time decides nothing here.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use crate::support::fixture::{Fixture, execute, insert, number};
+
+/// Committed rows of each load.
+const ROWS: i64 = 10_000;
+
+/// How many polls are counted over.
+const POLLS: f64 = 150.0;
+
+/// Blocks that a poll may touch beyond those of the undisturbed run: an index page or two more, because
+/// dead entries lie behind the position, but never a number that grows with the load.
+const ALLOWANCE: f64 = 12.0;
+
+async fn fixture(name: &'static str) -> Fixture {
+    let mut fixture = Fixture::new(name).await;
+    // Nothing but polls: no sweep, and a poll every few milliseconds.
+    fixture.relay.set("outbox.default.sweep_interval", "1d");
+    fixture.relay.set("outbox.default.poll_interval", "5ms");
+    fixture.relay.set("outbox.default.retention", "forever");
+    // Vacuum would clean up in one run and not in another.
+    execute(
+        &mut fixture.database,
+        "alter table outbox_events set (autovacuum_enabled = off, toast.autovacuum_enabled = off)",
+    )
+    .await;
+    fixture.relay.start();
+    fixture
+}
+
+/// Short transactions that insert ten rows each; every tenth of them, one, is rolled back by a savepoint
+/// if `rollbacks`.
+async fn load(connection: &mut PgConnection, rollbacks: bool) {
+    let aborted = match rollbacks {
+        true => {
+            "begin insert into outbox_events (aggregate_type, aggregate_id, event_type) \
+             values ('order', 'x', 'never'); raise exception 'no'; exception when others then null; end;"
+        }
+        false => "",
+    };
+    let sql = format!(
+        "do $$ begin for i in 1..{} loop \
+             insert into outbox_events (aggregate_type, aggregate_id, event_type, payload) \
+             select 'order', 'k' || n, 'order.placed', '{{}}' from generate_series(1, 10) n; \
+             {aborted} commit; end loop; end $$",
+        ROWS / 10
+    );
+    execute(connection, &sql).await;
+    flush_statistics(connection).await;
+}
+
+/// What a connection of the test has touched must not be counted later.
+async fn flush_statistics(connection: &mut PgConnection) {
+    execute(connection, "select pg_stat_force_next_flush()").await;
+}
+
+/// Blocks per poll of an idle relay.
+async fn blocks_per_poll(fixture: &mut Fixture) -> f64 {
+    fixture.settled().await;
+    flush_statistics(&mut fixture.database).await;
+    let mut before = counters(fixture).await;
+    // The server's statistics come in steps of a second; start with one.
+    loop {
+        let now = counters(fixture).await;
+        if now.1 != before.1 {
+            before = now;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    loop {
+        let now = counters(fixture).await;
+        let polls = now.0 - before.0;
+        if polls >= POLLS && now.1 != before.1 {
+            return (now.1 - before.1) / polls;
+        }
+        fixture.relay.assert_running();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Polls, and blocks touched by anyone.
+async fn counters(fixture: &mut Fixture) -> (f64, f64) {
+    let polls = fixture.metric("poll_duration_seconds_count").await;
+    let blocks = "select (sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read))::bigint \
+                  from pg_statio_user_tables where relname = 'outbox_events'";
+    (polls, number(&mut fixture.database, blocks).await as f64)
+}
+
+async fn undisturbed(name: &'static str) -> f64 {
+    let mut fixture = fixture(name).await;
+    let mut writer = fixture.connect().await;
+    load(&mut writer, false).await;
+    blocks_per_poll(&mut fixture).await
+}
+
+#[tokio::test]
+async fn an_open_transaction_does_not_make_polls_touch_more() {
+    let undisturbed = undisturbed("polls").await;
+    for rollbacks in [false, true] {
+        let mut fixture = fixture("polls_open").await;
+        let mut writer = fixture.connect().await;
+        let mut open = fixture.connect().await;
+        execute(&mut open, "begin").await;
+        insert(&mut open, "slow").await;
+        load(&mut writer, rollbacks).await;
+        let blocks = blocks_per_poll(&mut fixture).await;
+        println!(
+            "blocks per poll: undisturbed {undisturbed:.1}, open (rollbacks {rollbacks}) {blocks:.1}"
+        );
+        assert!(
+            blocks <= undisturbed + ALLOWANCE,
+            "{blocks} per poll, undisturbed {undisturbed}"
+        );
+        execute(&mut open, "commit").await;
+        fixture
+            .until("select count(*) = 0 from outbox_events where sent_at is null")
+            .await;
+        let last = fixture
+            .take(ROWS as usize + 1)
+            .await
+            .pop()
+            .expect("a record");
+        assert_eq!(
+            last.key.as_deref(),
+            Some("slow"),
+            "the late row comes once it can"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_snapshot_does_not_make_polls_touch_more() {
+    let undisturbed = undisturbed("polls_undisturbed").await;
+    let mut fixture = fixture("polls_pinned").await;
+    let mut writer = fixture.connect().await;
+    let mut pinned = fixture.connect().await;
+    execute(&mut pinned, "begin isolation level repeatable read").await;
+    number(&mut pinned, "select count(*) from outbox_events").await;
+    load(&mut writer, true).await;
+    let blocks = blocks_per_poll(&mut fixture).await;
+    println!("blocks per poll: undisturbed {undisturbed:.1}, snapshot pinned {blocks:.1}");
+    assert!(
+        blocks <= undisturbed + ALLOWANCE,
+        "{blocks} per poll, undisturbed {undisturbed}"
+    );
+}
+
+#[tokio::test]
+async fn a_write_transaction_in_another_database_delays_nothing() {
+    let mut fixture = fixture("polls_other").await;
+    let other = crate::support::services::postgres()
+        .await
+        .create_database("elsewhere")
+        .await;
+    let mut elsewhere = other.connect().await;
+    execute(
+        &mut elsewhere,
+        "create table t (); begin; insert into t default values",
+    )
+    .await;
+    let mut writer = fixture.connect().await;
+    load(&mut writer, true).await;
+    let blocks = blocks_per_poll(&mut fixture).await;
+    println!("blocks per poll with a writer elsewhere: {blocks:.1}");
+    fixture.take(ROWS as usize).await;
+    assert_eq!(
+        fixture.metric("id_gaps").await,
+        0.0,
+        "every gap was proven empty"
+    );
+}
