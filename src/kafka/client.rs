@@ -31,7 +31,10 @@ impl KafkaClient {
     /// The properties that all clients share: ours as defaults, then the configured ones.
     pub(super) fn base(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("client.id", "outboxd");
+        config
+            .set("client.id", "outboxd")
+            // librdkafka waits up to 10 s between two attempts; a broker that is back is wanted sooner.
+            .set("reconnect.backoff.max.ms", "2000");
         for (name, value) in ours {
             config.set(*name, *value);
         }
