@@ -3,6 +3,7 @@
 mod late_commits;
 mod polls;
 mod run;
+mod scenario;
 mod schema;
 mod services;
 mod support;

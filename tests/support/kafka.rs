@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use outboxd::local::{Sandbox, cache, free_port, last_lines};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::program;
 
@@ -103,6 +103,25 @@ impl LocalKafka {
     pub async fn stop(&mut self) -> Result<()> {
         let stopped = self.sandbox.end(Signal::TERM, STOP_PATIENCE).await;
         stopped.context("stopping a local Kafka")
+    }
+
+    /// Suspends the broker: its connections stay, and it answers nothing until [`LocalKafka::thaw`].
+    pub fn freeze(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a frozen broker go on.
+    pub fn thaw(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        let pid = self
+            .sandbox
+            .pid()
+            .and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let pid = pid.expect("Kafka runs");
+        kill_process(pid, signal).expect("sending Kafka a signal");
     }
 
     /// Starts a stopped or killed broker, on its port and its data; returns when it answers.
