@@ -93,6 +93,12 @@ impl Horizon {
         !self.gaps.is_empty()
     }
 
+    /// Whether a row with this id may still turn up: the next poll asks for it if it has to.
+    pub fn is_in_gap(&self, id: i64) -> bool {
+        let range = self.gaps.range(..=id).next_back();
+        range.is_some_and(|(_, &last)| id <= last)
+    }
+
     /// Number of ranges that may still hold rows.
     pub fn gap_count(&self) -> usize {
         self.gaps.len()

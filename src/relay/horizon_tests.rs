@@ -320,3 +320,18 @@ fn too_many_ranges_are_joined_and_lose_no_id() {
         assert!(asked[range].contains(&id), "{id}");
     }
 }
+
+#[test]
+fn a_row_that_was_not_seen_is_expected_until_a_proof_says_otherwise() {
+    let mut horizon = Horizon::default();
+    horizon.observe(0, Vec::new()).unwrap();
+    horizon.read_forward([1, 4]);
+    let expected = |horizon: &Horizon| [1, 2, 3, 4, 5].map(|id| horizon.is_in_gap(id));
+    assert_eq!(expected(&horizon), [false, true, true, false, false]);
+    horizon.found(3);
+    assert_eq!(expected(&horizon), [false, true, false, false, false]);
+
+    horizon.observe(4, Vec::new()).unwrap();
+    horizon.asked();
+    assert_eq!(expected(&horizon), [false; 5]);
+}

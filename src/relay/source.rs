@@ -288,7 +288,7 @@ impl Source {
         let router = &mut self.router;
         let after = scan.sweeping_after.unwrap_or(i64::MIN);
         let upto = scan.horizon.position();
-        let found = self
+        let mut found = self
             .outbox
             .unsent_between(session, after, upto, self.settings.limit, |event| {
                 router.route(event)
@@ -301,6 +301,10 @@ impl Source {
             .filter(|_| found.full)
             .map(|row| row.event.id);
         scan.swept_at = Instant::now();
+        // A row that committed since the last poll was not passed: the next poll brings it.
+        found
+            .rows
+            .retain(|row| !scan.horizon.is_in_gap(row.event.id));
         Ok(self.router.batch(found.rows, true))
     }
 }
