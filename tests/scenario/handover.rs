@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::relay::OWNS;
 use super::{Scenario, Size};
 use crate::support::services;
 
@@ -13,8 +14,6 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// The default of `outbox.default.window_rows`.
 const WINDOW_ROWS: usize = 10_000;
-
-const OWNS: &str = "owning the outbox";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_takes_over_at_once_from_a_leaver_and_within_the_lease_from_a_dead() {

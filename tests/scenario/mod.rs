@@ -17,6 +17,7 @@ mod oracle;
 mod plan;
 mod pooler;
 mod postgres_stops;
+mod refusals;
 mod relay;
 mod restarts;
 mod topics;
@@ -97,6 +98,8 @@ impl Scenario {
             ("postgres.url", url.to_owned()),
             ("kafka.bootstrap_servers", bootstrap.to_owned()),
             ("admin.listen", "off".to_owned()),
+            // Often enough to meet every state of the scan; what it finds is a failure.
+            ("outbox.default.sweep_interval", "1s".to_owned()),
             (
                 "outbox.default.topic",
                 format!("{prefix}-{{aggregate_type}}"),
@@ -213,6 +216,8 @@ impl Stage {
         let mut connection = PgConnection::connect(&stage.url).await.expect("connecting");
         drain(&mut connection, &mut stage.relay).await;
         stage.relay.stop().await;
+        let swept = stage.relay.logged("the sweep found an unsent row");
+        assert_eq!(swept, 0, "the scan passes no row");
         let relayed = stage.started.elapsed();
         let version: String = sqlx::query_scalar("show server_version")
             .fetch_one(&mut connection)

@@ -1,5 +1,6 @@
 //! The relay is killed, or stopped, again and again.
 
+use super::relay::OWNS;
 use super::{Scenario, Size, Stage};
 use crate::support::services::{self, TestDatabase};
 
@@ -15,21 +16,23 @@ async fn kills_lose_nothing_and_repeat_at_most_a_window_each() {
     };
     let (mut stage, _database) = stage("kills", size).await;
     stage.relay.set("relay.lease", "1s");
-    stage.relay.start();
     for kill in 0..stage.scenario.rounds {
-        if stage.rng.bool() {
-            // The lane meets live writers instead of a backlog.
-            stage
-                .relay
-                .logs_more("owning the outbox", kill as usize)
-                .await;
+        // A new owner meets a backlog, or live writers.
+        let backlog = stage.rng.bool();
+        if backlog {
+            stage.write_for_round(kill);
         }
-        stage.write_for_round(kill);
+        let owned = stage.relay.logged(OWNS);
+        stage.relay.start();
+        stage.relay.logs_more(OWNS, owned).await;
+        if !backlog {
+            stage.write_for_round(kill);
+        }
         stage.publishes().await;
         stage.relay.kill().await;
         stage.end_period().await;
-        stage.relay.start();
     }
+    stage.relay.start();
     let kills = format!("{} kills", stage.scenario.rounds);
     let counts = stage.finish(kills).await;
     let by_kill = &counts.repeats_by_period;

@@ -5,6 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -99,6 +101,20 @@ impl Topics {
                 Ok((_, end)) => return end,
                 Err(error) => assert!(Instant::now() < deadline, "the end of {topic}: {error}"),
             }
+        }
+    }
+
+    /// Sets `max.message.bytes` of a topic, counted round from the first.
+    pub async fn limit_records(&self, topic: usize, bytes: &str) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .create()
+            .expect("an admin client");
+        let topic = ResourceSpecifier::Topic(&self.names[topic % self.names.len()]);
+        let limit = AlterConfig::new(topic).set("max.message.bytes", bytes);
+        let answers = admin.alter_configs([&limit], &AdminOptions::new()).await;
+        for answer in answers.expect("asking for another limit") {
+            answer.expect("setting the limit");
         }
     }
 

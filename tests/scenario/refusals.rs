@@ -1,0 +1,53 @@
+//! Kafka refuses records for a while: whole message sets fail, with small records among the large ones.
+
+use super::{Scenario, Size};
+use crate::support::services;
+
+/// The default of `outbox.default.window_rows`.
+const WINDOW_ROWS: usize = 10_000;
+
+/// Less than a message set, and less than some records: those of the scenario have 400 to 1,000 bytes.
+const TOO_SMALL: &str = "800";
+
+/// Kafka's own default.
+const LARGE_ENOUGH: &str = "1048588";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_records_are_neither_lost_nor_overtaken() {
+    let size = Size {
+        transactions: 3_000,
+        rounds: 2,
+        full_rounds: 20,
+    };
+    let scenario = Scenario::new("refusals", size).await;
+    let database = services::postgres().await.create_database("scenario").await;
+    let kafka = services::kafka().await;
+    let mut stage = scenario.on(&database.url, kafka.bootstrap()).await;
+    stage.relay.start();
+    let mut connection = stage.connect().await;
+    for round in 0..stage.scenario.rounds {
+        let topic = round as usize;
+        let refused = stage.relay.logged("the row cannot be published");
+        stage.topics.limit_records(topic, TOO_SMALL).await;
+        stage.write_for_round(round);
+        stage
+            .relay
+            .logs_more("the row cannot be published", refused)
+            .await;
+        stage.topics.limit_records(topic, LARGE_ENOUGH).await;
+        super::drain(&mut connection, &mut stage.relay).await;
+        stage.end_period().await;
+    }
+    let rebuilds = stage.relay.logged("making a new kafka producer");
+    let refusals = format!(
+        "{} refusals, {rebuilds} producers rebuilt",
+        stage.scenario.rounds
+    );
+    let counts = stage.finish(refusals).await;
+    assert!(rebuilds > 0, "a message set was refused");
+    assert!(
+        counts.repeats <= rebuilds * WINDOW_ROWS,
+        "{:?}",
+        counts.repeats_by_period
+    );
+}
