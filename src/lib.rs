@@ -42,6 +42,8 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 mod listen;
 #[cfg(feature = "demo")]
 pub mod local;

@@ -1,5 +1,7 @@
 //! The command line: one file per command.
 
+#[cfg(feature = "demo")]
+mod demo;
 mod exit;
 mod migrate;
 mod run;
@@ -26,6 +28,9 @@ struct Cli {
 enum Command {
     /// Relay the configured outboxes until stopped
     Run(run::RunArgs),
+    /// Show the relay at work, with a throwaway Postgres and a Kafka inside this process
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
     /// Create or upgrade the tables, or print the SQL that does
     Migrate(migrate::MigrateArgs),
 }
@@ -75,6 +80,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(args) => run::run(&args),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(args),
         Command::Migrate(args) => migrate::run(&args),
     };
     done.unwrap_or_else(|error| {
