@@ -5,5 +5,6 @@ mod polls;
 mod run;
 mod scenario;
 mod schema;
+mod demo;
 mod services;
 mod support;

@@ -1,5 +1,7 @@
 //! How to take part: where the services are, what to insert, what to read with.
 
+use std::net::SocketAddr;
+
 use super::Options;
 use super::services::POLL_INTERVAL;
 use crate::config::Config;
@@ -25,7 +27,7 @@ pub struct Hints {
 /// only, and what helps the others.
 pub const MOCK_CLIENTS: [&str; 2] = [
     "read it with kcat, confluent-kafka, kafkajs, segmentio/kafka-go; for Java",
-    "clients, franz-go and kafka-python 3 start the demo with --kafka HOST:PORT",
+    "clients, franz-go and kafka-python 3 start with --kafka HOST:PORT",
 ];
 
 /// What the rows of the user's own must look like.
@@ -33,7 +35,25 @@ pub const BY_HAND: &str = "insert your own: aggregate_type 'order' and 'payment'
 
 impl Hints {
     pub fn new(options: &Options, config: &Config, schema: &str, topics: &[String]) -> Hints {
-        let postgres = config.postgres.url.to_string();
+        Hints::for_services(
+            // Without its password.
+            &config.postgres.url.to_string(),
+            &config.kafka.bootstrap_servers.to_string(),
+            schema,
+            topics,
+            options.kafka.is_none(),
+            config.admin.listen,
+        )
+    }
+
+    pub(super) fn for_services(
+        postgres: &str,
+        kafka: &str,
+        schema: &str,
+        topics: &[String],
+        is_mock: bool,
+        admin: Option<SocketAddr>,
+    ) -> Hints {
         let table = match schema {
             "public" => "outbox_events".to_owned(),
             schema => format!("{schema}.outbox_events"),
@@ -45,17 +65,15 @@ impl Hints {
             r#"  values ('order', 'ord_42', 'order.noted', '{\"by\": \"hand\"}')""#.to_owned(),
         ];
         Hints {
-            kafka: config.kafka.bootstrap_servers.to_string(),
-            is_mock: options.kafka.is_none(),
+            postgres: postgres.to_owned(),
+            kafka: kafka.to_owned(),
+            is_mock,
             topics: topics.join(", "),
-            metrics: config
-                .admin
-                .listen
+            metrics: admin
                 .map(|address| format!("http://{address}/metrics"))
                 .unwrap_or_default(),
             poll_interval: POLL_INTERVAL,
             insert,
-            postgres,
         }
     }
 

@@ -96,7 +96,8 @@ mod tests {
         let mut log = DemoLog::default();
         log.keep(true);
         for number in 0..LINES + 5 {
-            writeln!(log, " WARN line {number}").expect("writing to memory");
+            let event = format!(" WARN line {number}\n");
+            log.write_all(event.as_bytes()).expect("writing to memory");
         }
         assert_eq!(log.last().expect("a line"), "WARN line 54");
         assert_eq!(log.take().len(), LINES);

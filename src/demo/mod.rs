@@ -21,6 +21,8 @@ mod services;
 mod shop;
 mod stop;
 mod view;
+#[cfg(test)]
+mod view_tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
