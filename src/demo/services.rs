@@ -75,7 +75,10 @@ impl Services {
             Some(url) => (url.clone(), SCHEMA),
             None => {
                 say("starting a throwaway PostgreSQL");
-                let settings = LocalPostgresOptions::default().prefer_installed();
+                // Nothing of it is kept, so nothing needs to reach the disk.
+                let settings = LocalPostgresOptions::default()
+                    .prefer_installed()
+                    .setting("fsync", "off");
                 let server = self.postgres.insert(LocalPostgres::start(settings).await?);
                 (server.url("postgres"), "public")
             }

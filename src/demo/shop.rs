@@ -31,8 +31,8 @@ create index if not exists outbox_events_by_hand on outbox_events (id)
 /// The header that tells the rows of this run from those inserted by hand, and from earlier runs.
 pub const RUN_HEADER: &str = "demo-run";
 
-/// One transaction in this many is rolled back.
-const ROLLBACK_EVERY: u32 = 12;
+/// One transaction in this many is rolled back. No multiple of the three steps, so that it meets each.
+const ROLLBACK_EVERY: u64 = 11;
 
 /// Rows that may be on their way before the shop waits for them: a Kafka that is away for long shall
 /// not fill the memory.
@@ -94,6 +94,7 @@ impl Shop {
         let headers = format!(r#"{{"{RUN_HEADER}":"{}"}}"#, self.run);
         let mut orders: VecDeque<Order> = VecDeque::new();
         let mut next = Deadline::now();
+        let mut transactions: u64 = 0;
         loop {
             tokio::select! {
                 biased;
@@ -115,7 +116,9 @@ impl Shop {
                     Order::new()
                 }
             };
-            let rolls_back = fastrand::u32(..ROLLBACK_EVERY) == 0;
+            transactions += 1;
+            // The first comes soon, so that there is one even in a short demo.
+            let rolls_back = transactions % ROLLBACK_EVERY == ROLLBACK_EVERY / 2;
             let order = self
                 .transact(order, rolls_back, &headers)
                 .await
