@@ -1,5 +1,6 @@
 //! Every SQL statement, and the connections they run on.
 
+pub mod bench;
 mod connect;
 pub mod lease;
 pub mod migrate;
