@@ -40,6 +40,7 @@ pub mod db;
 
 pub mod admin;
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]

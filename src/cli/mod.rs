@@ -2,6 +2,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod bench;
 mod exit;
 mod migrate;
 mod run;
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Create or upgrade the tables, or print the SQL that does
     Migrate(migrate::MigrateArgs),
+    /// Measure the relay with the configured services, in a schema and topics of its own
+    Bench(bench::BenchArgs),
 }
 
 /// Where the configuration comes from; the same for every command that needs one.
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     done.unwrap_or_else(|error| {
         // The log may go elsewhere; this is for whoever started the command.

@@ -29,7 +29,7 @@ impl KafkaClient {
     }
 
     /// The properties that all clients share: ours as defaults, then the configured ones.
-    pub(super) fn base(&self, ours: &[(&str, &str)]) -> ClientConfig {
+    pub(crate) fn base(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("client.id", "outboxd")

@@ -1,0 +1,193 @@
+//! `bench drain`: how fast a backlog is published and marked, beside the limits of the machine.
+
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+
+use super::BenchError;
+use super::consumer::verify;
+use super::limits;
+use super::relay::RelayProcess;
+use super::report::{DrainReport, DrainRun, Relayed, Spread};
+use super::workspace::{Stage, Workspace};
+use crate::db::bench::{Backlog, PAYLOAD_FRAME};
+
+/// What to drain, how often.
+#[derive(Debug, Clone)]
+pub struct DrainOptions {
+    pub rows: usize,
+    /// The length of a payload in bytes.
+    pub payload: usize,
+    pub keys: usize,
+    pub seed: u64,
+    pub runs: usize,
+}
+
+/// Rows of one insert.
+const FILL_ROWS: i64 = 20_000;
+
+/// Different fillings of payloads, a power of two: enough that a compressed message set does not find
+/// each one again.
+const PADS: usize = 256;
+
+/// How often the table is asked whether the last rows are marked. The question is answered by an index
+/// in some 50 µs, so this is a hundredth of a core.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+
+/// How often the whole table is looked at for progress, and how long there may be none.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Drains `runs` backlogs; before each, the limits are measured on the same rows.
+///
+/// # Errors
+/// When something could not be measured. Losses and the like are in the report.
+pub async fn drain(
+    workspace: &Workspace,
+    options: &DrainOptions,
+    bar: &ProgressBar,
+) -> Result<DrainReport, BenchError> {
+    let mut runs = Vec::new();
+    for run in 1..=options.runs {
+        let say = |what: &str| bar.set_message(format!("run {run} of {}: {what}", options.runs));
+        say("filling the table for the limits");
+        let mut stage = filled(workspace, options, bar).await?;
+        say("reading, producing and marking alone");
+        let limits = limits::measure(workspace, &mut stage).await?;
+        drop(stage);
+        say("filling the table for the relay");
+        let mut stage = filled(workspace, options, bar).await?;
+        say("relaying");
+        let relayed = relay(workspace, &mut stage, options, say).await?;
+        runs.push(DrainRun {
+            ratio: relayed.rows_per_second / limits.chain,
+            relay: relayed,
+            limits,
+        });
+    }
+    let of = |value: fn(&DrainRun) -> f64| Spread::of(runs.iter().map(value));
+    Ok(DrainReport {
+        rows: options.rows,
+        payload_bytes: options.payload,
+        keys: options.keys,
+        partitions: workspace.partitions(),
+        seed: options.seed,
+        on_sent: workspace.outbox().on_sent.as_str(),
+        rows_per_second: of(|run| run.relay.rows_per_second),
+        chain_rows_per_second: of(|run| run.limits.chain),
+        ratio: of(|run| run.ratio),
+        runs,
+    })
+}
+
+async fn filled(
+    workspace: &Workspace,
+    options: &DrainOptions,
+    bar: &ProgressBar,
+) -> Result<Stage, BenchError> {
+    let mut stage = workspace.stage().await?;
+    let mut random = fastrand::Rng::with_seed(options.seed);
+    let length = options.payload.saturating_sub(PAYLOAD_FRAME);
+    let backlog = Backlog {
+        keys: options.keys as i64,
+        // Any 64 bits will do.
+        seed: options.seed as i64,
+        pads: (0..PADS)
+            .map(|_| {
+                std::iter::repeat_with(|| random.alphanumeric())
+                    .take(length)
+                    .collect()
+            })
+            .collect(),
+    };
+    let rows = options.rows as i64;
+    bar.set_length(options.rows as u64);
+    for first in (1..=rows).step_by(FILL_ROWS as usize) {
+        let last = rows.min(first + FILL_ROWS - 1);
+        let part = (first, last);
+        stage
+            .table
+            .fill(&mut stage.connection, part, &backlog)
+            .await?;
+        bar.set_position(last as u64);
+    }
+    stage.table.settle_down(&mut stage.connection).await?;
+    Ok(stage)
+}
+
+async fn relay(
+    workspace: &Workspace,
+    stage: &mut Stage,
+    options: &DrainOptions,
+    say: impl Fn(&str),
+) -> Result<Relayed, BenchError> {
+    let rows = limits::rows(workspace, stage).await?;
+    let (mut relay, owned) = RelayProcess::start(stage).await?;
+    let before = relay.usage()?;
+    let done_at = relay.unless_it_ends(settled(stage)).await?;
+    let after = relay.usage()?;
+    let settled = relay.stop().await?;
+
+    say("checking what arrived");
+    let verdict = verify(
+        workspace.kafka(),
+        &stage.topic,
+        workspace.partitions(),
+        rows,
+    )
+    .await?;
+    let seconds = done_at.duration_since(owned.at).as_secs_f64();
+    Ok(Relayed {
+        rows_per_second: options.rows as f64 / seconds,
+        seconds,
+        start_seconds: owned.start_up.as_secs_f64(),
+        cpu_percent: 100.0 * (after.cpu_seconds - before.cpu_seconds) / seconds,
+        cpu_seconds: after.cpu_seconds,
+        peak_memory_bytes: after.peak_memory_bytes,
+        clean_stop: settled,
+        verdict,
+    })
+}
+
+/// Waits until no row is unsent, and says when that was.
+async fn settled(stage: &mut Stage) -> Result<Instant, BenchError> {
+    let Stage {
+        table,
+        outbox,
+        connection,
+        ..
+    } = stage;
+    let mut remaining = table.unsent_range(connection).await?;
+    let mut moved_at = Instant::now();
+    let mut looked_at = Instant::now();
+    while let Some((_, last)) = remaining {
+        // Marks come nearly in the order of ids, so what is asked often is whether the last row is
+        // marked, then whether all of the last window are.
+        let first_of_window = last - i64::from(outbox.window_rows.get());
+        let open = table.any_unsent(connection, (last, last)).await?
+            || table
+                .any_unsent(connection, (first_of_window, last))
+                .await?;
+        let seen_at = Instant::now();
+        if !open {
+            remaining = table.unsent_range(connection).await?;
+            if remaining.is_none() {
+                return Ok(seen_at);
+            }
+        } else if looked_at.elapsed() > LOOK_EVERY {
+            let before = remaining;
+            remaining = table.unsent_range(connection).await?;
+            looked_at = Instant::now();
+            if remaining != before {
+                moved_at = looked_at;
+            } else if moved_at.elapsed() > PATIENCE {
+                return Err(BenchError::Stalled {
+                    awaited: format!("the relay to send row {:?}", before.map(|(first, _)| first)),
+                    seconds: PATIENCE.as_secs(),
+                });
+            }
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(Instant::now())
+}

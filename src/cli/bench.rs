@@ -1,0 +1,278 @@
+//! `outboxd bench`
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{ConfigArgs, Exit};
+use crate::bench::{
+    BenchError, DrainOptions, IdleOptions, LatencyOptions, Load, Names, Report, Workspace, drain,
+    idle, latency,
+};
+use crate::shutdown;
+
+/// `outboxd bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// How fast a backlog is published and marked, beside what the machine allows
+    Drain(DrainArgs),
+    /// How long it takes from an event's commit to its arrival at a consumer
+    Latency(LatencyArgs),
+    /// What waiting for events costs
+    Idle(IdleArgs),
+}
+
+/// What all benchmarks have in common.
+#[derive(Debug, Args)]
+struct Common {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Relay with the options of this outbox; its table and topic are left alone [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    outbox: Option<String>,
+    /// Partitions of the benchmark's topic
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    partitions: i32,
+    /// Mark or delete what was sent [default: as the outbox is configured]
+    #[arg(long, value_name = "mark|delete", value_parser = ["mark", "delete"])]
+    on_sent: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Leave the schema and the last topic for a look at them
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What is drawn into the rows.
+#[derive(Debug, Args)]
+struct Rows {
+    /// Bytes of a row's payload; with the default a whole row has about 500
+    #[arg(long, value_name = "BYTES", default_value_t = 350, value_parser = number(32..=900_000))]
+    payload: usize,
+    /// Different keys, drawn at random, some of them often
+    #[arg(long, default_value_t = 10_000, value_parser = number(1..=100_000_000))]
+    keys: usize,
+    /// Draws the same keys and payloads again
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct DrainArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    drawn: Rows,
+    /// Rows of the backlog
+    #[arg(long, default_value_t = 200_000, value_parser = number(1..=1_000_000_000))]
+    rows: usize,
+    /// Times to measure the limits and drain a backlog, in turn; the median counts
+    #[arg(long, default_value_t = 1, value_parser = number(1..=1000))]
+    runs: usize,
+}
+
+#[derive(Debug, Args)]
+struct LatencyArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    drawn: Rows,
+    /// Transactions a second, of all writers together
+    #[arg(long, default_value_t = 1000, value_parser = number(1..=1_000_000))]
+    rate: usize,
+    /// Connections that insert
+    #[arg(long, default_value_t = 8, value_parser = number(1..=1000))]
+    writers: usize,
+    /// How long to insert
+    #[arg(long, default_value_t = 20, value_parser = number(1..=86_400))]
+    seconds: usize,
+    /// Insert single events, each after a pause, instead of a paced load
+    #[arg(long, conflicts_with_all = ["rate", "writers", "seconds"])]
+    quiet: bool,
+    /// With --quiet: how many events
+    #[arg(long, default_value_t = 20, requires = "quiet", value_parser = number(1..=100_000))]
+    events: usize,
+    /// With --quiet: the pause before each
+    #[arg(long, default_value = "2s", requires = "quiet", value_parser = humantime::parse_duration)]
+    pause: Duration,
+}
+
+#[derive(Debug, Args)]
+struct IdleArgs {
+    #[command(flatten)]
+    common: Common,
+    /// How long to watch
+    #[arg(long, default_value_t = 30, value_parser = number(1..=86_400))]
+    seconds: usize,
+}
+
+fn number(
+    range: std::ops::RangeInclusive<u64>,
+) -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser;
+    clap::value_parser!(u64)
+        .range(range)
+        // The ranges end far below.
+        .map(|number| usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+/// Measures, prints what was found, and removes what was made.
+///
+/// # Errors
+/// When something could not be measured, or not be removed.
+pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
+    let common = match &args.bench {
+        Bench::Drain(args) => &args.common,
+        Bench::Latency(args) => &args.common,
+        Bench::Idle(args) => &args.common,
+    };
+    let workspace = common.workspace()?;
+    let report = super::runtime()?.block_on(async {
+        let mut stop = shutdown::on_signal()?;
+        let bar = progress();
+        let measured = tokio::select! {
+            biased;
+            // 1. Interrupted. Whatever the benchmark had started ends when it is dropped.
+            _ = stop.wait_for(|stop| *stop) => Err(BenchError::Interrupted),
+            // 2. Done.
+            measured = measure(&args.bench, &workspace, &bar) => measured,
+        };
+        bar.finish_and_clear();
+        let cleared = match common.keep {
+            true => Ok(()),
+            false => workspace.clear().await,
+        };
+        // What was measured counts more than what was left.
+        let report = measured?;
+        cleared.context("removing what the benchmark made")?;
+        anyhow::Ok(report)
+    })?;
+    if common.keep {
+        let (schema, topics) = workspace.made();
+        eprintln!("kept schema {schema} and topic {}", topics.join(", "));
+    }
+    let mut out = std::io::stdout().lock();
+    // A closed pipe (`| head`) is no failure.
+    let _ = match common.json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?),
+        false => write!(out, "{report}"),
+    };
+    let faults = report.faults();
+    for fault in &faults {
+        eprintln!("outboxd: {fault}");
+    }
+    match faults.is_empty() {
+        true => Ok(Exit::Success),
+        false => Ok(Exit::Failure),
+    }
+}
+
+async fn measure(
+    bench: &Bench,
+    workspace: &Workspace,
+    bar: &ProgressBar,
+) -> Result<Report, BenchError> {
+    match bench {
+        Bench::Drain(args) => {
+            let options = DrainOptions {
+                rows: args.rows,
+                payload: args.drawn.payload,
+                keys: args.drawn.keys,
+                seed: args.drawn.seed,
+                runs: args.runs,
+            };
+            drain(workspace, &options, bar).await.map(Report::Drain)
+        }
+        Bench::Latency(args) => {
+            let options = LatencyOptions {
+                load: match args.quiet {
+                    true => Load::Quiet {
+                        events: args.events,
+                        pause: args.pause,
+                    },
+                    false => Load::Paced {
+                        rate: args.rate,
+                        writers: args.writers,
+                        duration: Duration::from_secs(args.seconds as u64),
+                    },
+                },
+                payload: args.drawn.payload,
+                keys: args.drawn.keys,
+                seed: args.drawn.seed,
+            };
+            latency(workspace, &options, bar).await.map(Report::Latency)
+        }
+        Bench::Idle(args) => {
+            let options = IdleOptions {
+                duration: Duration::from_secs(args.seconds as u64),
+            };
+            bar.set_message("watching the relay wait");
+            idle(workspace, &options).await.map(Report::Idle)
+        }
+    }
+}
+
+impl Common {
+    /// The configuration of the chosen outbox, moved to a table of the benchmark's own.
+    fn workspace(&self) -> anyhow::Result<Workspace> {
+        let configured = self.config.load()?;
+        let mut names = configured.outboxes.keys();
+        let name = match (&self.outbox, names.next(), names.next()) {
+            (Some(name), ..) if configured.outboxes.contains_key(name) => name.clone(),
+            (None, Some(only), None) => only.clone(),
+            (chosen, ..) => anyhow::bail!(
+                "--outbox: must name one of the configured outboxes ({}), {}",
+                configured
+                    .outboxes
+                    .keys()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                match chosen {
+                    Some(name) => format!("is {name}"),
+                    None => "is not given".to_owned(),
+                }
+            ),
+        };
+        let names = Names::draw();
+        let mut sources = self.config.clone();
+        let mut set = |option: &str, value: &str| {
+            sources.options.push((option.to_owned(), value.to_owned()));
+        };
+        set("postgres.schema", &names.schema);
+        set("admin.listen", "off");
+        // The relay's log is shown only if it ends by itself.
+        set("log.level", "warn");
+        set("log.format", "human");
+        set(&format!("outbox.{name}.table"), &names.table());
+        // What the benchmark's consumer reads.
+        set(&format!("outbox.{name}.envelope"), "native");
+        if let Some(on_sent) = &self.on_sent {
+            set(&format!("outbox.{name}.on_sent"), on_sent);
+        }
+        let config = sources.load()?;
+        let outbox = config.outboxes.get(&name).cloned();
+        let outbox = outbox.context("reading the configuration again")?;
+        Ok(Workspace::new(names, config, outbox, self.partitions)?)
+    }
+}
+
+/// On a terminal; elsewhere nothing is drawn.
+fn progress() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {human_pos}/{human_len}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
