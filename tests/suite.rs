@@ -6,5 +6,6 @@ mod run;
 mod scenario;
 mod schema;
 mod demo;
+mod bench;
 mod services;
 mod support;
