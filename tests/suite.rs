@@ -1,11 +1,11 @@
 //! The tests that need a real PostgreSQL and a real Kafka, in one binary: it starts each once.
 
+mod bench;
+mod demo;
 mod late_commits;
 mod polls;
 mod run;
 mod scenario;
 mod schema;
-mod demo;
-mod bench;
 mod services;
 mod support;

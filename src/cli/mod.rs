@@ -1,8 +1,8 @@
 //! The command line: one file per command.
 
+mod bench;
 #[cfg(feature = "demo")]
 mod demo;
-mod bench;
 mod exit;
 mod migrate;
 mod run;

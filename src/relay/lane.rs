@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hashbrown::HashMap;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -19,14 +18,13 @@ use super::outbound::Outbound;
 use super::router::Batch;
 use super::source::Source;
 use super::status::Progress;
-use super::window::{
-    Admission, Backoff, Failure, Limits, Outgoing, Route, Ticket, TopicId, Window,
-};
+use super::topics::{TopicAnswer, TopicDesk};
+use super::window::{Admission, Backoff, Failure, Limits, Outgoing, Route, Ticket, Window};
 use crate::admin::metrics::OutboxMetrics;
 use crate::config::RelayConfig;
 use crate::event::EventRef;
-use crate::kafka::{KafkaClient, KafkaSetupError, Report, SendError, Sharing, TopicStatus, Topics};
-use crate::outage::{Retry, chain, jittered};
+use crate::kafka::{KafkaClient, KafkaSetupError, Report, SendError, Sharing, Topics};
+use crate::outage::jittered;
 
 /// How long a failing key waits: long enough not to burden anyone, short enough that a mended broker
 /// setting is noticed soon.
@@ -34,12 +32,6 @@ const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(500),
     most: Duration::from_secs(30),
 };
-
-/// How long an unusable topic waits until it is asked for again, at most.
-const TOPIC_WAIT: Duration = Duration::from_secs(30);
-
-/// How long a question that the cluster did not answer waits until it is asked again.
-const CLUSTER_WAIT: Duration = Duration::from_secs(1);
 
 /// What the lane looks after by the clock: the lease, a stall, the age of its oldest row.
 const TICK: Duration = Duration::from_millis(200);
@@ -77,17 +69,10 @@ pub struct Lane {
     marker: Marker,
 }
 
-/// A topic that rows of this lane go to.
-struct TopicSeen {
-    name: Arc<str>,
-    retry: Retry,
-    was_unusable: bool,
-}
-
 /// The lane without the parts that become tasks.
 struct LaneCore {
     name: String,
-    topics: Topics,
+    topics: TopicDesk,
     validity: Arc<Validity>,
     progress: Arc<Progress>,
     metrics: OutboxMetrics,
@@ -95,8 +80,6 @@ struct LaneCore {
     stop: watch::Receiver<bool>,
     window: Window,
     outbound: Outbound,
-    topics_seen: HashMap<TopicId, TopicSeen>,
-    questions: JoinSet<TopicAnswer>,
     /// Rows that were handed over and find no room yet.
     inbox: VecDeque<Outgoing>,
     inbox_swept: bool,
@@ -117,14 +100,11 @@ enum Next {
     /// Nothing: the marker has ended.
     Marked(Option<Marked>),
     Reports,
-    /// Nothing: the question was lost with its task.
-    Topic(Option<TopicAnswer>),
+    Topic(TopicAnswer),
     Wake,
     /// Nothing: the source has ended.
     Rows(Option<Batch>),
 }
-
-type TopicAnswer = (TopicId, Result<TopicStatus, KafkaSetupError>);
 
 impl Lane {
     /// # Errors
@@ -135,8 +115,8 @@ impl Lane {
         let (acknowledged, to_mark) = mpsc::unbounded_channel();
         let outbound = Outbound::new(parts.kafka, parts.limits)?;
         let core = LaneCore {
-            name: parts.name,
-            topics: parts.topics,
+            name: parts.name.clone(),
+            topics: TopicDesk::new(parts.name, parts.topics),
             validity: parts.validity,
             progress: parts.progress,
             metrics: parts.metrics,
@@ -144,8 +124,6 @@ impl Lane {
             stop: parts.stop,
             window: Window::new(parts.limits, BACKOFF),
             outbound,
-            topics_seen: HashMap::new(),
-            questions: JoinSet::new(),
             inbox: VecDeque::new(),
             inbox_swept: false,
             acknowledged,
@@ -225,7 +203,7 @@ impl LaneCore {
                 // 5. Messages came back.
                 () = self.outbound.reported() => Next::Reports,
                 // 6. A topic's state is known.
-                Some(answer) = self.questions.join_next(), if !self.questions.is_empty() => Next::Topic(answer.ok()),
+                answer = self.topics.answered() => Next::Topic(answer),
                 // 7. A failed key may go on.
                 () = sleep_until(wake_at), if wake.is_some() => Next::Wake,
                 // 8. Rows, when the last ones are in.
@@ -249,9 +227,7 @@ impl LaneCore {
                 Next::Marked(Some(Marked::Fenced)) => return LaneEnd::LeaseLost,
                 Next::Marked(None) => return LaneEnd::Broken("the marker ended".to_owned()),
                 Next::Reports => self.take_reports(),
-                Next::Topic(answer) => answer
-                    .into_iter()
-                    .for_each(|(topic, status)| self.topic_answered(topic, status)),
+                Next::Topic(answer) => self.take_topic(answer),
                 Next::Wake => self.window.wake(Instant::now()),
                 Next::Rows(Some(batch)) => self.take_rows(batch),
                 Next::Rows(None) => return LaneEnd::Broken("the source ended".to_owned()),
@@ -275,16 +251,7 @@ impl LaneCore {
 
     fn take_rows(&mut self, batch: Batch) {
         for (id, name) in batch.new_topics {
-            let retry = Retry::new(TOPIC_WAIT);
-            self.topics_seen.insert(
-                id,
-                TopicSeen {
-                    name,
-                    retry,
-                    was_unusable: false,
-                },
-            );
-            self.ask_for_topic(id, Duration::ZERO);
+            self.topics.add(id, name);
         }
         self.source_done = batch.last;
         self.inbox_swept = batch.swept;
@@ -336,10 +303,10 @@ impl LaneCore {
                 continue;
             }
             // Invariant: a topic is numbered before its first row is handed over.
-            let Some(topic) = self.topics_seen.get(&row.topic) else {
+            let Some(topic) = self.topics.name(row.topic) else {
                 continue;
             };
-            match self.outbound.send(route, &topic.name, row, ticket) {
+            match self.outbound.send(route, topic, row, ticket) {
                 Ok(()) => {}
                 Err(SendError::QueueFull | SendError::Fatal) => {
                     self.window.not_sent(ticket);
@@ -398,7 +365,7 @@ impl LaneCore {
                 if let Some(topic) = self.window.outgoing(ticket).map(|row| row.topic) {
                     if self.window.is_open(topic) {
                         self.window.close_topic(topic);
-                        self.ask_for_topic(topic, Duration::ZERO);
+                        self.topics.ask(topic);
                     }
                     self.window
                         .failed(ticket, Failure::TopicMissing, Instant::now(), jittered);
@@ -431,52 +398,10 @@ impl LaneCore {
         }
     }
 
-    fn ask_for_topic(&mut self, id: TopicId, wait: Duration) {
-        let Some(seen) = self.topics_seen.get(&id) else {
-            return;
-        };
-        let (topics, name) = (self.topics.clone(), Arc::clone(&seen.name));
-        self.questions.spawn(async move {
-            tokio::time::sleep(wait).await;
-            (id, topics.ensure(&name).await)
-        });
-    }
-
-    fn topic_answered(&mut self, id: TopicId, status: Result<TopicStatus, KafkaSetupError>) {
-        let Some(seen) = self.topics_seen.get_mut(&id) else {
-            return;
-        };
-        let mut wait = seen.retry.next_wait();
-        match status {
-            Ok(TopicStatus::Ready) => {
-                if std::mem::take(&mut seen.was_unusable) {
-                    tracing::info!(outbox = self.name, topic = %seen.name, "the topic can be used now");
-                }
-                seen.retry.reset();
-                self.window.open_topic(id);
-                return;
-            }
-            Ok(TopicStatus::Unusable(reason)) => {
-                seen.was_unusable = true;
-                if seen.retry.is_news(&reason, Instant::now()) {
-                    tracing::warn!(
-                        outbox = self.name,
-                        topic = %seen.name,
-                        error = reason,
-                        retry_in_ms = wait.as_millis() as u64,
-                        "the topic cannot be used, its rows wait"
-                    );
-                }
-            }
-            // The cluster did not answer; the outage is logged where it is noticed. It says nothing of
-            // the topic, so its own waits start over when the cluster is back.
-            Err(error) => {
-                tracing::debug!(error = chain(&error), "asking for a topic failed");
-                seen.retry.reset();
-                wait = jittered(CLUSTER_WAIT);
-            }
+    fn take_topic(&mut self, answer: TopicAnswer) {
+        if let Some(ready) = self.topics.take(answer) {
+            self.window.open_topic(ready);
         }
-        self.ask_for_topic(id, wait);
     }
 
     fn show_progress(&mut self) {
@@ -498,7 +423,7 @@ impl LaneCore {
             && self.probed_at.elapsed() >= self.settings.stall_timeout;
         if stalled && !self.stopping {
             self.probed_at = Instant::now();
-            if self.topics.answers().await {
+            if self.topics.cluster_answers().await {
                 self.rebuild("a producer stalled although kafka answers")
                     .await;
             }

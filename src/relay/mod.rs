@@ -10,17 +10,11 @@ mod lease;
 mod mark;
 mod outbound;
 mod postgres;
-mod recent;
 mod router;
-mod slots;
 mod source;
 pub mod status;
+mod topics;
 pub mod window;
-
-#[cfg(test)]
-mod horizon_tests;
-#[cfg(test)]
-mod window_tests;
 
 use std::sync::Arc;
 use std::time::Duration;

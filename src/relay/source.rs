@@ -312,7 +312,8 @@ impl Source {
 impl Scan {
     fn is_sweep_due(&self, interval: Duration) -> bool {
         // Rows that wait for their turn are no find.
-        self.waiting.is_empty() && (self.sweeping_after.is_some() || self.swept_at.elapsed() >= interval)
+        self.waiting.is_empty()
+            && (self.sweeping_after.is_some() || self.swept_at.elapsed() >= interval)
     }
 
     /// Forgets everything when the server may have crashed since the last statement.

@@ -3,7 +3,7 @@
 
 use std::ops::{Index, IndexMut};
 
-use super::window::Ticket;
+use super::Ticket;
 
 const NONE: u32 = u32::MAX;
 

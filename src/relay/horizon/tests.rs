@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 use proptest::prelude::*;
 
-use super::horizon::{Holder, Horizon};
+use super::{Holder, Horizon};
 
 /// One open transaction.
 struct Transaction {

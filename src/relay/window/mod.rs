@@ -11,6 +11,12 @@
 //! * Acknowledged events are remembered for a while: one that is read again, because its mark was lost
 //!   with the database or had not arrived yet, is marked again instead of published again.
 
+mod entry;
+mod recent;
+mod slots;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
@@ -18,87 +24,11 @@ use std::time::{Duration, Instant};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use super::recent::Recent;
-use super::slots::{KeySlots, Slots};
-use crate::envelope::Message;
 use crate::event::EventRef;
 
-/// A topic as the lane numbers them, in order of first use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicId(pub u32);
-
-/// One row, read and encoded.
-#[derive(Debug)]
-pub struct Outgoing {
-    pub event: EventRef,
-    pub topic: TopicId,
-    pub message: Message,
-    /// Why it cannot be sent at all, if so; the message then has only its key.
-    pub unsendable: Option<Box<str>>,
-    /// Kafka's timestamp, in milliseconds since 1970.
-    pub timestamp_ms: Option<i64>,
-    /// When the row was written, for the latency figures, in microseconds since 1970.
-    pub created_at_us: i64,
-    pub first_seen: Instant,
-}
-
-/// Names one entry of the window for as long as it is in it; it goes out with the message as its
-/// delivery opaque. A ticket of an entry that has left is recognised and ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket(pub u64);
-
-/// How a message is to go out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// In a message set with others.
-    Batched,
-    /// In a message set of its own, because it may be what made a set fail.
-    Alone,
-}
-
-/// What the producer says of a message that was not acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The broker or the client refused its message set: it may be the cause. It goes out alone, after
-    /// a back-off.
-    Refused,
-    /// It was never the cause: its producer died or was purged. It goes out again as it was.
-    Collateral,
-    /// Its topic does not exist (any more): it waits for the topic.
-    TopicMissing,
-}
-
-/// What became of a row that was handed to the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    New,
-    /// It is in the window already.
-    Known,
-    /// It was acknowledged before: mark it again.
-    Acknowledged,
-}
-
-/// The bounds of a window.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub rows: usize,
-    pub bytes: usize,
-}
-
-/// How long a failing key waits between two attempts: doubling from `first` to `most`.
-#[derive(Debug, Clone, Copy)]
-pub struct Backoff {
-    pub first: Duration,
-    pub most: Duration,
-}
-
-impl Backoff {
-    /// The wait after the given number of failures, without jitter.
-    pub fn after(&self, failures: u32) -> Duration {
-        let factor = 1_u32 << failures.saturating_sub(1).min(16);
-        self.first.saturating_mul(factor).min(self.most)
-    }
-}
+pub use entry::{Admission, Backoff, Failure, Fill, Limits, Outgoing, Route, Ticket, TopicId};
+use recent::Recent;
+use slots::{KeySlots, Slots};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyState {
@@ -143,20 +73,6 @@ struct Topic {
     open: bool,
     /// Rows that were offered while the topic was closed.
     waiting: VecDeque<Ticket>,
-}
-
-/// Counters for health and metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Fill {
-    /// Read and not acknowledged.
-    pub rows: usize,
-    pub bytes: usize,
-    /// Handed to the producer and not reported.
-    pub in_flight: usize,
-    /// Acknowledged and not marked.
-    pub unmarked: usize,
-    /// Keys that are stopped or probing.
-    pub held_keys: usize,
 }
 
 /// See the module's documentation.

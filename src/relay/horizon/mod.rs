@@ -18,6 +18,9 @@
 //! Invariant: all of this holds within one server session, on one server life. When the connection
 //! that proved it is lost, or the sequence falls below it, it must be forgotten ([`Horizon::default`]).
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 

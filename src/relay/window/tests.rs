@@ -9,7 +9,7 @@ use fastrand::Rng;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::window::*;
+use super::*;
 use crate::envelope::Message;
 use crate::event::EventRef;
 

@@ -1,0 +1,129 @@
+//! The topics that the rows of a lane go to: asked for before the first row is sent, and again for as long
+//! as they cannot be used.
+
+use std::future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use tokio::task::JoinSet;
+
+use super::window::TopicId;
+use crate::kafka::{KafkaSetupError, TopicStatus, Topics};
+use crate::outage::{Retry, chain, jittered};
+
+/// How long an unusable topic waits until it is asked for again, at most.
+const TOPIC_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a question that the cluster did not answer waits until it is asked again.
+const CLUSTER_WAIT: Duration = Duration::from_secs(1);
+
+/// What the cluster says of a topic; nothing if the question was lost with its task.
+pub type TopicAnswer = Option<(TopicId, Result<TopicStatus, KafkaSetupError>)>;
+
+/// See the module's documentation.
+pub struct TopicDesk {
+    outbox: String,
+    topics: Topics,
+    seen: HashMap<TopicId, Seen>,
+    questions: JoinSet<(TopicId, Result<TopicStatus, KafkaSetupError>)>,
+}
+
+struct Seen {
+    name: Arc<str>,
+    retry: Retry,
+    was_unusable: bool,
+}
+
+impl TopicDesk {
+    pub fn new(outbox: String, topics: Topics) -> TopicDesk {
+        TopicDesk {
+            outbox,
+            topics,
+            seen: HashMap::new(),
+            questions: JoinSet::new(),
+        }
+    }
+
+    /// A topic is used for the first time: asks for it.
+    pub fn add(&mut self, id: TopicId, name: Arc<str>) {
+        let retry = Retry::new(TOPIC_WAIT);
+        let seen = Seen {
+            name,
+            retry,
+            was_unusable: false,
+        };
+        self.seen.insert(id, seen);
+        self.ask(id);
+    }
+
+    pub fn name(&self, id: TopicId) -> Option<&str> {
+        self.seen.get(&id).map(|seen| &*seen.name)
+    }
+
+    /// Asks for a topic at once.
+    pub fn ask(&mut self, id: TopicId) {
+        self.ask_after(id, Duration::ZERO);
+    }
+
+    fn ask_after(&mut self, id: TopicId, wait: Duration) {
+        let Some(seen) = self.seen.get(&id) else {
+            return;
+        };
+        let (topics, name) = (self.topics.clone(), Arc::clone(&seen.name));
+        self.questions.spawn(async move {
+            tokio::time::sleep(wait).await;
+            (id, topics.ensure(&name).await)
+        });
+    }
+
+    /// Waits for an answer. Cancel-safe: none is lost.
+    pub async fn answered(&mut self) -> TopicAnswer {
+        match self.questions.join_next().await {
+            Some(answer) => answer.ok(),
+            None => future::pending().await,
+        }
+    }
+
+    /// Takes an answer in; returns the topic if it can be used now, and else asks again later.
+    pub fn take(&mut self, answer: TopicAnswer) -> Option<TopicId> {
+        let (id, status) = answer?;
+        let seen = self.seen.get_mut(&id)?;
+        let mut wait = seen.retry.next_wait();
+        match status {
+            Ok(TopicStatus::Ready) => {
+                if std::mem::take(&mut seen.was_unusable) {
+                    tracing::info!(outbox = self.outbox, topic = %seen.name, "the topic can be used now");
+                }
+                seen.retry.reset();
+                return Some(id);
+            }
+            Ok(TopicStatus::Unusable(reason)) => {
+                seen.was_unusable = true;
+                if seen.retry.is_news(&reason, Instant::now()) {
+                    tracing::warn!(
+                        outbox = self.outbox,
+                        topic = %seen.name,
+                        error = reason,
+                        retry_in_ms = wait.as_millis() as u64,
+                        "the topic cannot be used, its rows wait"
+                    );
+                }
+            }
+            // The outage is logged where it is noticed. It says nothing of the topic, so the topic's own
+            // waits start over when the cluster is back.
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "asking for a topic failed");
+                seen.retry.reset();
+                wait = jittered(CLUSTER_WAIT);
+            }
+        }
+        self.ask_after(id, wait);
+        None
+    }
+
+    /// Whether the cluster answers at all.
+    pub async fn cluster_answers(&self) -> bool {
+        self.topics.answers().await
+    }
+}
