@@ -34,15 +34,25 @@ pub struct Arrival {
     pub at: Instant,
 }
 
-/// Ends its thread when it is dropped.
+/// Reads until it is dropped.
 pub struct Consumer {
-    end: Arc<AtomicBool>,
     pub arrivals: mpsc::UnboundedReceiver<Arrival>,
+    _end: End,
 }
 
-impl Drop for Consumer {
+/// Ends a thread, when it is dropped, with the thread's next message or [`POLL`].
+#[derive(Default)]
+struct End(Arc<AtomicBool>);
+
+impl End {
+    fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for End {
     fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -57,8 +67,8 @@ impl Consumer {
         partitions: i32,
     ) -> Result<Consumer, BenchError> {
         let consumer = open(kafka, topic, partitions)?;
-        let end = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&end);
+        let end = End::default();
+        let ended = end.flag();
         // Unbounded, so that the time of arrival is never that of somebody's reading; bounded by the
         // load, whose every event is kept anyway.
         let (arrived, arrivals) = mpsc::unbounded_channel();
@@ -74,7 +84,10 @@ impl Consumer {
                 }
             }
         });
-        Ok(Consumer { end, arrivals })
+        Ok(Consumer {
+            arrivals,
+            _end: end,
+        })
     }
 }
 
@@ -96,7 +109,7 @@ pub struct Verdict {
 /// Reads all that is in the topic and compares it with the rows it must hold.
 ///
 /// # Errors
-/// When the topic cannot be read. Cancelled, the thread reads on to the topic's end.
+/// When the topic cannot be read.
 pub async fn verify(
     kafka: &KafkaClient,
     topic: &str,
@@ -105,6 +118,9 @@ pub async fn verify(
 ) -> Result<Verdict, BenchError> {
     let consumer = open(kafka, topic, partitions)?;
     let topic = topic.to_owned();
+    // Dropped with this future: then nobody waits for the verdict.
+    let end = End::default();
+    let ended = end.flag();
     let read = move || {
         let mut check = Check::new(rows.into_iter().map(|row| (row.event_id, row.id)));
         let mut messages = 0;
@@ -117,7 +133,7 @@ pub async fn verify(
             messages += high - low;
         }
         let mut moved_at = Instant::now();
-        while messages > 0 {
+        while messages > 0 && !ended.load(Ordering::Relaxed) {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     check.message(message.key().unwrap_or_default(), event_id(&message));

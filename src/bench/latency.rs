@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use indicatif::ProgressBar;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -147,7 +147,9 @@ async fn paced(
     }
     let mut sent = Vec::new();
     let mut arrivals = Vec::with_capacity(events);
-    while arrivals.len() < events || !running.is_empty() {
+    // A second copy must not stand for an event that is still on its way.
+    let mut distinct = HashSet::with_capacity(events);
+    while distinct.len() < events || !running.is_empty() {
         tokio::select! {
             biased;
             // 1. A writer is done. `join_next` loses nothing.
@@ -156,7 +158,8 @@ async fn paced(
             arrived = arrival(consumer) => match arrived {
                 Ok(arrival) => {
                     arrivals.push(arrival);
-                    bar.set_position(arrivals.len() as u64);
+                    distinct.insert(arrival.event_id);
+                    bar.set_position(distinct.len() as u64);
                 }
                 // What is missing is the report's to tell.
                 Err(_) if running.is_empty() => break,

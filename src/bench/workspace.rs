@@ -188,7 +188,7 @@ impl Workspace {
         self.topics_made().push(name.clone());
         let replication = i32::from(self.config.kafka.create_topics.replication.get());
         let topic = NewTopic::new(&name, self.partitions, TopicReplication::Fixed(replication));
-        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        let options = admin_options();
         let action = format!("creating topic \"{name}\"");
         let results = self
             .admin
@@ -219,7 +219,7 @@ impl Workspace {
             return Ok(());
         }
         let topics: Vec<&str> = names.iter().map(String::as_str).collect();
-        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        let options = admin_options();
         let action = format!("deleting the topics {}", topics.join(", "));
         let results = self
             .admin
@@ -241,6 +241,13 @@ impl Workspace {
         self.topics_made().retain(|made| !names.contains(made));
         Ok(())
     }
+}
+
+/// Both the broker's time for the work and ours for its answer.
+fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .operation_timeout(Some(ADMIN_TIMEOUT))
+        .request_timeout(Some(ADMIN_TIMEOUT + Duration::from_secs(5)))
 }
 
 /// The names are of letters, digits and hyphens, which is what a template takes literally.

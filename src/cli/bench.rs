@@ -137,7 +137,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
         Bench::Idle(args) => &args.common,
     };
     let workspace = common.workspace()?;
-    let report = super::runtime()?.block_on(async {
+    let (report, cleared) = super::runtime()?.block_on(async {
         let mut stop = shutdown::on_signal()?;
         let bar = progress();
         let measured = tokio::select! {
@@ -149,24 +149,23 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
         };
         bar.finish_and_clear();
         let cleared = match common.keep {
-            true => Ok(()),
+            true => {
+                let (schema, topics) = workspace.made();
+                eprintln!("kept schema {schema} and topic {}", topics.join(", "));
+                Ok(())
+            }
             false => workspace.clear().await,
         };
-        // What was measured counts more than what was left.
-        let report = measured?;
-        cleared.context("removing what the benchmark made")?;
-        anyhow::Ok(report)
+        // What went wrong first counts more than what was left.
+        anyhow::Ok((measured?, cleared))
     })?;
-    if common.keep {
-        let (schema, topics) = workspace.made();
-        eprintln!("kept schema {schema} and topic {}", topics.join(", "));
-    }
     let mut out = std::io::stdout().lock();
     // A closed pipe (`| head`) is no failure.
     let _ = match common.json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?),
         false => write!(out, "{report}"),
     };
+    cleared.context("removing what the benchmark made")?;
     let faults = report.faults();
     for fault in &faults {
         eprintln!("outboxd: {fault}");
