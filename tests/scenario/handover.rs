@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::relay::OWNS;
 use super::{Scenario, Size};
+use crate::support::relay::OWNS;
 use crate::support::services;
 
 /// Long enough that "at once" can be told from it.

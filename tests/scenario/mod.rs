@@ -1,7 +1,7 @@
 //! The big scenario: an application with many writers, a relay that is disturbed, a verdict on every event.
 //!
 //! [`plan`] says what each transaction does, by the seed; [`application`] writes it to a real Postgres;
-//! [`relay`] runs outboxd as a process, to be killed and stopped; [`topics`] watches a real Kafka;
+//! `support::relay` runs outboxd as a process, to be killed and stopped; [`topics`] watches a real Kafka;
 //! [`oracle`] compares what was committed with what has arrived. A [`Stage`] has them all, and the test
 //! files here are what happens on it.
 //!
@@ -18,7 +18,6 @@ mod plan;
 mod pooler;
 mod postgres_stops;
 mod refusals;
-mod relay;
 mod restarts;
 mod topics;
 mod undisturbed;
@@ -31,9 +30,9 @@ use fastrand::Rng;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::support::relay::Relay;
 use application::{Application, Writing};
 use oracle::Counts;
-use relay::Relay;
 use topics::{Ends, Topics};
 
 const WRITERS: usize = 16;

@@ -1,7 +1,7 @@
 //! The relay is killed, or stopped, again and again.
 
-use super::relay::OWNS;
 use super::{Scenario, Size, Stage};
+use crate::support::relay::OWNS;
 use crate::support::services::{self, TestDatabase};
 
 /// Small enough that the bound on repeats means something.

@@ -9,6 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_outboxd");
 const LOG: &str = "relay.log";
 
+/// What a relay logs when the outbox is its own.
+pub const OWNS: &str = "owning the outbox";
+
 /// How long a clean stop may take: the relay's own deadline is 20 s, and the machine is shared.
 const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
