@@ -14,9 +14,10 @@ pub fn init(config: &LogConfig) {
         LogFormat::Json => false,
         LogFormat::Auto => std::io::stderr().is_terminal(),
     };
-    // The configuration was checked, so the directives parse.
-    let filter =
-        EnvFilter::try_new(config.level.as_str()).unwrap_or_else(|_| EnvFilter::new("info"));
+    // sqlx logs what servers say on their way down, connection by connection; an outage is logged once,
+    // by us. The configuration was checked, so the directives parse.
+    let directives = format!("sqlx=error,{}", config.level.as_str());
+    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let _ = if human {
