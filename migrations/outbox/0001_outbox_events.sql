@@ -31,7 +31,7 @@ create table outbox_events (
     constraint "topic must be 1 to 249 of a-z A-Z 0-9 . _ -"
         check (topic ~ '^[a-zA-Z0-9._-]{1,249}$' and topic not in ('.', '..')),
     constraint "headers must be a flat object of strings, no reserved names"
-        check (outbox_headers_valid(headers)),
+        check (headers is null or outbox_headers_valid(headers)),
     constraint "created_at must be finite"
         check (isfinite(created_at))
 ) with (

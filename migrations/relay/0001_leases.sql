@@ -28,7 +28,7 @@ $$;
 
 -- True for a flat JSON object of strings that uses none of the names outboxd sets itself.
 create function outbox_headers_valid(headers jsonb) returns boolean
-    language sql immutable parallel safe
+    language sql immutable strict parallel safe
 as $$
     select jsonb_typeof(headers) = 'object'
        and not exists (
