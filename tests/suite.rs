@@ -8,4 +8,5 @@ mod run;
 mod scenario;
 mod schema;
 mod services;
+mod settle;
 mod support;
