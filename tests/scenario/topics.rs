@@ -93,14 +93,16 @@ impl Topics {
 
     fn end(&self, topic: &str, partition: i32) -> i64 {
         let deadline = Instant::now() + PATIENCE;
+        let mut fresh = None;
         loop {
-            match self
-                .consumer
-                .fetch_watermarks(topic, partition, Duration::from_secs(5))
-            {
+            let client = fresh.as_ref().unwrap_or(&*self.consumer);
+            match client.fetch_watermarks(topic, partition, Duration::from_secs(5)) {
                 Ok((_, end)) => return end,
                 Err(error) => assert!(Instant::now() < deadline, "the end of {topic}: {error}"),
             }
+            // A client goes on for minutes with what a broker on its way up has told it ("unknown
+            // partition", answered from its own memory for a whole minute, seen once).
+            fresh = Some(consumer(&self.bootstrap));
         }
     }
 
