@@ -87,11 +87,6 @@ impl CreatedAt {
         CreatedAt(micros.saturating_add(POSTGRES_EPOCH_MICROS))
     }
 
-    /// From microseconds since 1970-01-01T00:00:00Z.
-    pub fn from_unix_micros(micros: i64) -> CreatedAt {
-        CreatedAt(micros)
-    }
-
     /// Microseconds since 1970-01-01T00:00:00Z.
     pub fn unix_micros(self) -> i64 {
         self.0

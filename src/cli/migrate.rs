@@ -7,7 +7,7 @@ use clap::Args;
 use super::{ConfigArgs, Exit};
 use crate::config::{Config, Pooler};
 use crate::db::Database;
-use crate::db::migrate::{Plan, PlannedOutbox};
+use crate::db::migrate::Plan;
 
 /// `outboxd migrate`
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub fn run(args: &MigrateArgs) -> anyhow::Result<Exit> {
         unused(&mut sources.options, "postgres.url", "postgres://unused");
     }
     let config = sources.load()?;
-    let mut plan = plan(&config);
+    let mut plan = Plan::of(&config);
     plan.relay_role = args.relay_role.clone();
     plan.app_role = args.app_role.clone();
     if args.print {
@@ -80,21 +80,4 @@ async fn apply(config: &Config, plan: &Plan) -> anyhow::Result<Vec<String>> {
         .connect_direct("migrate")
         .await?;
     Ok(plan.apply(&mut connection).await?)
-}
-
-/// What the configured outboxes need.
-pub fn plan(config: &Config) -> Plan {
-    Plan {
-        schema: config.postgres.schema.to_string(),
-        outboxes: config
-            .outboxes
-            .values()
-            .map(|outbox| PlannedOutbox {
-                table: outbox.table.clone(),
-                notify: outbox.notify,
-            })
-            .collect(),
-        relay_role: None,
-        app_role: None,
-    }
 }

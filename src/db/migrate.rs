@@ -10,6 +10,7 @@ use std::fmt::Write;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use super::{DbError, Session, TableName};
+use crate::config::Config;
 
 /// `outb` in ASCII: the class number of every advisory lock that outboxd takes.
 pub const ADVISORY_LOCK_CLASS: i32 = 1_869_968_482;
@@ -74,6 +75,23 @@ struct Component {
 }
 
 impl Plan {
+    /// What the configured outboxes need; no grants.
+    pub fn of(config: &Config) -> Plan {
+        Plan {
+            schema: config.postgres.schema.to_string(),
+            outboxes: config
+                .outboxes
+                .values()
+                .map(|outbox| PlannedOutbox {
+                    table: outbox.table.clone(),
+                    notify: outbox.notify,
+                })
+                .collect(),
+            relay_role: None,
+            app_role: None,
+        }
+    }
+
     fn components(&self) -> Vec<Component> {
         let relay = Component {
             name: "relay".to_owned(),

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use super::Options;
 use super::hints::Hints;
 use crate::config::{Config, Sources};
-use crate::db::migrate::{ADVISORY_LOCK_CLASS, Plan, PlannedOutbox};
+use crate::db::migrate::{ADVISORY_LOCK_CLASS, Plan};
 use crate::local::{LocalPostgres, LocalPostgresOptions, StopMode, free_port};
 
 /// The aggregate types of the sample events.
@@ -224,21 +224,8 @@ fn configuration(
 
 /// Makes the outbox, and the table of the shop that it belongs to.
 async fn migrate(config: &Config, schema: &str) -> anyhow::Result<()> {
-    let plan = Plan {
-        schema: config.postgres.schema.to_string(),
-        outboxes: config
-            .outboxes
-            .values()
-            .map(|outbox| PlannedOutbox {
-                table: outbox.table.clone(),
-                notify: outbox.notify,
-            })
-            .collect(),
-        relay_role: None,
-        app_role: None,
-    };
     let mut connection = connect(&config.postgres.url.expose(), schema).await?;
-    plan.apply(&mut connection).await?;
+    Plan::of(config).apply(&mut connection).await?;
     execute(&mut connection, super::shop::TABLES.to_owned())
         .await
         .context("making the tables of the shop")?;

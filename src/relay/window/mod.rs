@@ -144,11 +144,6 @@ impl Window {
             .min()
     }
 
-    /// The rows that are neither acknowledged nor settled, in no order.
-    pub fn unsettled(&self) -> impl Iterator<Item = EventRef> {
-        self.slots.iter().map(|(_, row)| row.outgoing.event)
-    }
-
     /// The row of a ticket, as long as it is in the window.
     pub fn outgoing(&self, ticket: Ticket) -> Option<&Outgoing> {
         self.slots.get(ticket).map(|row| &row.outgoing)
