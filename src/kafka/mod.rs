@@ -2,6 +2,7 @@
 //! topics a lane may use.
 
 mod client;
+mod polled;
 mod producer;
 mod topics;
 

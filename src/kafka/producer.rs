@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::Notify;
 
 use super::client::forward_log;
+use super::polled::PolledProducer;
 use super::{ClusterHealth, KafkaClient, KafkaSetupError};
 use crate::envelope::Message;
 
@@ -93,7 +94,7 @@ pub enum SendError {
 
 /// One librdkafka producer with the settings that the promise depends on.
 pub struct Producer {
-    inner: ThreadedProducer<Context>,
+    inner: PolledProducer<Context>,
 }
 
 struct Context {
@@ -174,8 +175,7 @@ impl Producer {
             health: Arc::clone(&client.health),
             sharing,
         };
-        let inner = ThreadedProducer::from_config_and_context(&config, context)
-            .map_err(KafkaSetupError::Create)?;
+        let inner = PolledProducer::new(&config, context).map_err(KafkaSetupError::Create)?;
         Ok(Producer { inner })
     }
 
@@ -208,7 +208,7 @@ impl Producer {
         }
         self.inner
             .send(record)
-            .map_err(|(error, _)| match error.rdkafka_error_code() {
+            .map_err(|error| match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => SendError::QueueFull,
                 Some(RDKafkaErrorCode::Fatal) => SendError::Fatal,
                 Some(code) => SendError::Refused(code),
@@ -219,6 +219,6 @@ impl Producer {
 
     /// Whether the producer has given up and must be replaced.
     pub fn is_fatal(&self) -> bool {
-        self.inner.client().fatal_error().is_some()
+        self.inner.producer().client().fatal_error().is_some()
     }
 }
