@@ -23,7 +23,7 @@ fn two_variables_are_enough() {
     );
     assert_eq!(
         (outbox.batch_rows.get(), outbox.window_rows.get()),
-        (2_000, 10_000)
+        (2_000, 6_000)
     );
     assert_eq!(outbox.window_bytes.as_u64(), 16 << 20);
     assert_eq!(

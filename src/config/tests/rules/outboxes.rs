@@ -160,7 +160,7 @@ pub(super) const CASES: &[Case] = &[
     (
         "[outbox.a]\nwindow_rows = 1000000\n[outbox.b]\ntable = 'b'\nwindow_rows = 1000000\n[outbox.c]\ntable = 'c'",
         &[],
-        &["outbox: window_rows of all outboxes must add up to at most 2000000, is 2010000"],
+        &["outbox: window_rows of all outboxes must add up to at most 2000000, is 2006000"],
     ),
     (
         "[outbox.a]\nwindow_bytes = '1GiB'\n[outbox.b]\ntable = 'b'",
