@@ -434,15 +434,11 @@ impl LaneCore {
     /// Replaces the producers: what they had not delivered goes out again, from the oldest unsettled row
     /// of each key.
     async fn rebuild(&mut self, reason: &'static str) {
-        self.outbound.close().await;
-        self.take_reports();
-        let lost = self
-            .window
-            .producer_lost(self.window.in_flight(), Instant::now());
+        let rows = self.close_producers().await;
         tracing::warn!(
             outbox = self.name,
             reason,
-            rows = lost,
+            rows,
             "making a new kafka producer"
         );
         self.metrics.producer_rebuilds.inc();
@@ -451,14 +447,8 @@ impl LaneCore {
 
     /// The deadline has passed: purges what is in flight, and counts.
     async fn give_up(&mut self) -> LaneEnd {
-        self.outbound.close().await;
-        self.take_reports();
-        let lost = self
-            .window
-            .producer_lost(self.window.in_flight(), Instant::now());
-        let purged = self.outbound.purged() + lost;
         let ended = Ended {
-            in_flight: purged,
+            in_flight: self.close_producers().await,
             unmarked: self.window.fill().unmarked,
         };
         tracing::warn!(
@@ -468,6 +458,16 @@ impl LaneCore {
             "the window did not settle before the deadline, some events may be published again"
         );
         LaneEnd::Stopped(ended)
+    }
+
+    /// Drops the producers; returns how many of their messages were not acknowledged.
+    async fn close_producers(&mut self) -> usize {
+        self.outbound.close().await;
+        self.take_reports();
+        let unreported = self
+            .window
+            .producer_lost(self.window.in_flight(), Instant::now());
+        self.outbound.purged() + unreported
     }
 }
 
