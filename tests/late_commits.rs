@@ -223,16 +223,8 @@ async fn ids_that_are_drawn_again_after_a_crash_are_other_events() {
     insert(&mut other, "durable").await;
     keys(&mut fixture, 1).await;
     fixture.settled().await;
-    // An aborted insert and commits that do not wait draw ids that the crash takes back; the relay has
-    // published the latter, and proven a floor above all of them.
-    execute(&mut other, "begin").await;
-    for _ in 0..200 {
-        insert(&mut other, "aborted").await;
-    }
-    execute(&mut other, "rollback; set synchronous_commit = off").await;
-    for _ in 0..50 {
-        insert(&mut other, "lost").await;
-    }
+    // The relay publishes what commits, and proves a floor above all of it.
+    draw_and_lose(&mut other).await;
     assert_eq!(keys(&mut fixture, 50).await, ["lost"; 50]);
     let highest = number(&mut other, "select max(id) from outbox_events").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -278,6 +270,59 @@ async fn ids_that_are_drawn_again_after_a_crash_are_other_events() {
         );
     }
     other.close().await.expect("closing a connection");
+}
+
+/// The same, but the relay is away meanwhile: when it looks again the sequence is beyond all it knew.
+#[tokio::test]
+async fn ids_that_are_drawn_again_unseen_are_found_when_the_connection_was_lost() {
+    let options =
+        services::postgres_options(PostgresRelease::NEWEST).setting("wal_writer_delay", "10s");
+    let mut server = services::private_postgres(options).await;
+    let kafka = services::kafka().await.bootstrap();
+    let mut fixture = Fixture::on("drawn_unseen", &server.url("postgres"), kafka).await;
+    fixture.relay.set(NO_SWEEP.0, NO_SWEEP.1);
+    fixture.relay.start();
+    let mut other = fixture.connect().await;
+    insert(&mut other, "durable").await;
+    keys(&mut fixture, 1).await;
+    draw_and_lose(&mut other).await;
+    assert_eq!(keys(&mut fixture, 50).await, ["lost"; 50]);
+    let highest = number(&mut other, "select max(id) from outbox_events").await;
+    fixture.relay.freeze();
+    server
+        .stop(StopMode::Immediate)
+        .await
+        .expect("crashing postgres");
+    server.start_again().await.expect("starting postgres again");
+    let url = server.url("postgres");
+    fixture.database = connect(&url).await;
+    let mut other = connect(&url).await;
+    let again = insert(&mut other, "again").await;
+    assert!(
+        again < highest,
+        "the crash took ids back: {again} after {highest}"
+    );
+    let mut drawn = 1;
+    while insert(&mut other, "again").await < highest + 10 {
+        drawn += 1;
+    }
+    fixture.relay.thaw();
+    for _ in 0..=drawn {
+        next_key(&mut fixture, "again").await;
+    }
+    fixture.settled().await;
+}
+
+/// Draws ids that a crash soon after takes back: by an aborted insert, and by commits that do not wait.
+async fn draw_and_lose(connection: &mut PgConnection) {
+    execute(connection, "begin").await;
+    for _ in 0..200 {
+        insert(connection, "aborted").await;
+    }
+    execute(connection, "rollback; set synchronous_commit = off").await;
+    for _ in 0..50 {
+        insert(connection, "lost").await;
+    }
 }
 
 async fn next_key(fixture: &mut Fixture, key: &str) {
