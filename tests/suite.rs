@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod envelopes;
 mod late_commits;
 mod polls;
 mod run;

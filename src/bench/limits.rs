@@ -14,7 +14,7 @@ use crate::config::EventTimestamp;
 use crate::db::lease::{Fence, Leases};
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::{Role, Session};
-use crate::envelope::{Encoder, Message, Native};
+use crate::envelope::{Encoder, Envelope, Message};
 use crate::event::EventRef;
 use crate::kafka::{Producer, ProducerSizes, Reports, SendError, Sharing};
 
@@ -135,7 +135,7 @@ async fn encode(
     outbox: &Outbox,
     stage: &Stage,
 ) -> Result<Vec<(Message, Option<i64>)>, BenchError> {
-    let envelope = Native::new(&stage.outbox.source);
+    let envelope = Envelope::new(&stage.outbox);
     let timestamp = stage.outbox.timestamp;
     let mut encoder = Encoder::default();
     let mut messages = Vec::new();

@@ -6,9 +6,9 @@ use bytesize::ByteSize;
 use figment::{Profile, Provider as _, value::Value as Tree};
 
 use super::{
-    AdminConfig, Config, CreateTopicsConfig, KafkaConfig, LogConfig, MAX_WINDOWS_BYTES,
-    MAX_WINDOWS_ROWS, OutboxConfig, Pooler, PostgresConfig, PostgresUrl, RelayConfig, Retention,
-    Sources, TableName,
+    AdminConfig, Config, CreateTopicsConfig, EnvelopeFormat, HeaderTemplates, KafkaConfig,
+    LogConfig, MAX_WINDOWS_BYTES, MAX_WINDOWS_ROWS, OutboxConfig, Pooler, PostgresConfig,
+    PostgresUrl, RelayConfig, Retention, Sources, TableName,
     error::{ConfigError, ConfigErrors},
     names::{Identifier, WrittenTable},
     properties,
@@ -232,6 +232,12 @@ impl Outboxes {
         let topic = section.read(report, "topic");
         let source = section.read::<Label>(report, "source");
         let envelope = section.read(report, "envelope");
+        let headers = match (section.whole("headers"), envelope) {
+            (Some(table), _) => HeaderTemplates::read(&section.field("headers"), table, report),
+            (None, Some(EnvelopeFormat::Raw)) => HeaderTemplates::bare(),
+            (None, _) => HeaderTemplates::default(),
+        };
+        let bytes_content_type = section.read::<Label>(report, "bytes_content_type");
         let timestamp = section.read(report, "timestamp");
         let on_sent = section.read(report, "on_sent");
         let retention = section.read(report, "retention");
@@ -267,6 +273,7 @@ impl Outboxes {
             let rule = format!("must be at least batch_rows ({batch})");
             report.refuse(section.field("window_rows"), rule, window.to_string());
         }
+        check_source(source.as_ref(), envelope, &section, report);
         self.window_rows += window_rows.map_or(0, |rows| u64::from(rows.get()));
         // Each is at most 1 GiB, but nothing bounds how many there are.
         self.window_bytes = self
@@ -279,6 +286,8 @@ impl Outboxes {
             topic: topic?,
             source: source?.0,
             envelope: envelope?,
+            headers,
+            bytes_content_type: bytes_content_type?.0,
             timestamp: timestamp?,
             on_sent: on_sent?,
             retention: retention?,
@@ -323,6 +332,27 @@ impl Outboxes {
                 ByteSize(self.window_bytes).show(),
             );
         }
+    }
+}
+
+/// CloudEvents asks for a URI reference (RFC 3986).
+fn check_source(
+    source: Option<&Label>,
+    envelope: Option<EnvelopeFormat>,
+    section: &Section,
+    report: &mut Report,
+) {
+    let (Some(source), Some(envelope)) = (source, envelope) else {
+        return;
+    };
+    let legal = |byte: u8| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte);
+    if matches!(
+        envelope,
+        EnvelopeFormat::CloudEvents | EnvelopeFormat::CloudEventsBinary
+    ) && !source.0.bytes().all(legal)
+    {
+        let rule = "must be a URI reference for CloudEvents, such as \"/shop/orders\"";
+        report.refuse(section.field("source"), rule, source.show());
     }
 }
 

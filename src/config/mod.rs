@@ -8,12 +8,14 @@
 //! Secrets are kept out of `Debug`, of messages and of [`Config::redacted_toml`].
 
 mod error;
+mod headers;
 mod load;
 mod names;
 mod print;
 mod properties;
 mod read;
 mod sources;
+mod template;
 mod topic;
 mod url;
 mod values;
@@ -32,10 +34,12 @@ use std::{
 use bytesize::ByteSize;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use headers::HeaderTemplates;
 pub use names::{Identifier, TableName};
 pub use properties::KafkaProperties;
 pub use sources::{DEFAULTS, Sources};
-pub use topic::{MAX_TOPIC_BYTES, TopicField, TopicSegment, TopicTemplate};
+pub use template::{Field, Segment, Template};
+pub use topic::{MAX_TOPIC_BYTES, TopicTemplate};
 pub use url::{PostgresUrl, REDACTED};
 pub use values::{BootstrapServers, LogFilter, Retention};
 pub use words::{EnvelopeFormat, EventTimestamp, LogFormat, OnSent, Pooler};
@@ -146,6 +150,10 @@ pub struct OutboxConfig {
     pub source: String,
     /// The form of the published event.
     pub envelope: EnvelopeFormat,
+    /// Headers of every event, besides the envelope's and the row's.
+    pub headers: HeaderTemplates,
+    /// The content type of `payload_bytes`: not empty, at most 255 bytes.
+    pub bytes_content_type: String,
     /// The Kafka timestamp of the event.
     pub timestamp: EventTimestamp,
     /// What is done with a sent row.

@@ -112,6 +112,8 @@ impl OutboxConfig {
             topic,
             source,
             envelope,
+            headers,
+            bytes_content_type,
             timestamp,
             on_sent,
             retention,
@@ -127,6 +129,7 @@ impl OutboxConfig {
         page.text("topic", topic);
         page.text("source", source);
         page.text("envelope", envelope.as_str());
+        page.text("bytes_content_type", bytes_content_type);
         page.text("timestamp", timestamp.as_str());
         page.text("on_sent", on_sent.as_str());
         page.text("retention", retention.show());
@@ -136,6 +139,10 @@ impl OutboxConfig {
         page.plain("window_rows", window_rows);
         page.text("window_bytes", window_bytes.show());
         page.text("sweep_interval", sweep_interval.show());
+        page.table(&format!("outbox.{name}.headers"));
+        for (header, template) in headers.iter() {
+            page.text(&quoted(header), template);
+        }
     }
 }
 

@@ -33,6 +33,23 @@ impl<'a> Report<'a> {
     }
 }
 
+impl Report<'_> {
+    /// Something that cannot be read at all, shown as it was found.
+    pub(super) fn malformed(&mut self, field: String, rule: impl Into<String>, found: &Tree) {
+        let value = match found {
+            Tree::String(_, text) => format!("{text:?}"),
+            _ => text_of(found).unwrap_or_else(|| kind(found).to_owned()),
+        };
+        let origin = self.origin(found);
+        self.errors.push(ConfigError::Malformed {
+            field,
+            rule: rule.into(),
+            value,
+            origin,
+        });
+    }
+}
+
 /// One table of the configuration. Each option is taken once; what is left over is unknown.
 pub(super) struct Section {
     path: String,
@@ -57,6 +74,12 @@ impl Section {
             _ => BTreeMap::new(),
         };
         Self::new(join(&self.path, key), entries)
+    }
+
+    /// The option as it is, if it was given.
+    pub(super) fn whole(&mut self, key: &'static str) -> Option<Tree> {
+        self.known.push(key);
+        self.entries.remove(key)
     }
 
     /// All that is left, as it is.
@@ -187,12 +210,8 @@ impl Section {
         match text_of(&value) {
             Some(text) => Some((text, value)),
             None => {
-                report.errors.push(ConfigError::Malformed {
-                    field: self.field(key),
-                    rule: "must be text, a number or true/false".to_owned(),
-                    value: kind(&value).to_owned(),
-                    origin: report.origin(&value),
-                });
+                let rule = "must be text, a number or true/false";
+                report.malformed(self.field(key), rule, &value);
                 None
             }
         }

@@ -25,8 +25,9 @@ pub const DEFAULTS: &str = include_str!("../../config/outboxd.toml");
 /// A file with a secret is short; more than this is somebody's mistake (a device, a dump).
 const MAX_SECRET_BYTES: u64 = 1 << 20;
 
-/// The deepest option is three tables down; more would only be a way to exhaust the stack.
-const MAX_DEPTH: usize = 3;
+/// Names on the way to the deepest option, a header of an outbox; more would only be a way to exhaust the
+/// stack.
+const MAX_DEPTH: usize = 4;
 
 /// The layers above the defaults, the later ones stronger.
 #[derive(Debug, Clone)]

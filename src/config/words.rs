@@ -58,6 +58,12 @@ choices! {
     EnvelopeFormat {
         /// One JSON object in camelCase.
         Native = "native",
+        /// CloudEvents 1.0, structured: one JSON object.
+        CloudEvents = "cloudevents",
+        /// CloudEvents 1.0, binary: attributes in headers, the payload alone as value.
+        CloudEventsBinary = "cloudevents_binary",
+        /// The payload alone.
+        Raw = "raw",
     }
     /// The Kafka timestamp of an event.
     EventTimestamp {

@@ -1,17 +1,32 @@
 //! Row to message: pure functions, one file per format. Nothing here depends on when or by whom an
 //! event is published, so that every copy of it is the same, byte for byte.
 
+mod cloudevents;
+mod cloudevents_binary;
+mod json;
 mod native;
+mod raw;
+mod template;
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+use jiff::Timestamp;
+
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 
+use uuid::Uuid;
+
+use crate::config::{EnvelopeFormat, HeaderTemplates, OutboxConfig, Template};
 use crate::event::Event;
 
-pub use native::Native;
+use cloudevents::CloudEvents;
+use native::Native;
+pub use template::render;
 
 /// The names of the headers that the envelopes set, besides those of the row.
 pub mod header {
@@ -38,6 +53,65 @@ pub enum EnvelopeError {
     Timestamp { micros: i64 },
     #[error("headers must be a flat JSON object of strings")]
     Headers,
+}
+
+/// How the rows of one outbox become messages.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    format: Format,
+    headers: HeaderTemplates,
+}
+
+#[derive(Debug, Clone)]
+enum Format {
+    Native(Native),
+    CloudEvents(CloudEvents),
+    CloudEventsBinary(CloudEvents),
+    Raw,
+}
+
+impl Envelope {
+    pub fn new(outbox: &OutboxConfig) -> Envelope {
+        let cloudevents = || CloudEvents::new(&outbox.source, &outbox.bytes_content_type);
+        Envelope {
+            format: match outbox.envelope {
+                EnvelopeFormat::Native => Format::Native(Native::new(&outbox.source)),
+                EnvelopeFormat::CloudEvents => Format::CloudEvents(cloudevents()),
+                EnvelopeFormat::CloudEventsBinary => Format::CloudEventsBinary(cloudevents()),
+                EnvelopeFormat::Raw => Format::Raw,
+            },
+            headers: outbox.headers.clone(),
+        }
+    }
+
+    /// Writes value and headers; returns where the value stands, nothing for a tombstone.
+    fn write(
+        &self,
+        event: &Event<'_>,
+        out: &mut Encoder,
+    ) -> Result<Option<Range<u32>>, EnvelopeError> {
+        let value = match &self.format {
+            Format::Native(native) => native.write(event, out)?,
+            Format::CloudEvents(outbox) => Some(outbox.write(event, out)?),
+            Format::CloudEventsBinary(outbox) => cloudevents_binary::write(outbox, event, out)?,
+            Format::Raw => raw::write(event, out),
+        };
+        for (name, template) in self.headers.iter() {
+            out.template_header(name, template, event)?;
+        }
+        out.row_headers(event.headers)?;
+        Ok(value)
+    }
+}
+
+/// The row's instant as RFC 3339 has it.
+fn timestamp(event: &Event<'_>) -> Result<Timestamp, EnvelopeError> {
+    event
+        .created_at
+        .timestamp()
+        .ok_or(EnvelopeError::Timestamp {
+            micros: event.created_at.unix_micros(),
+        })
 }
 
 /// Key, value and headers of one Kafka message in a single buffer, ready to be sent again.
@@ -99,6 +173,7 @@ impl Message {
 pub struct Encoder {
     buffer: Vec<u8>,
     headers: Vec<Header>,
+    text: String,
 }
 
 impl Encoder {
@@ -108,7 +183,7 @@ impl Encoder {
     /// When the row itself cannot be put into the format; the encoder stays usable.
     pub fn encode(
         &mut self,
-        envelope: &Native,
+        envelope: &Envelope,
         event: &Event<'_>,
     ) -> Result<Message, EnvelopeError> {
         self.buffer.clear();
@@ -130,9 +205,41 @@ impl Encoder {
     }
 
     fn header(&mut self, name: &'static str, value: &[u8]) {
-        let value = self.append(value);
-        let name = Cow::Borrowed(name);
+        self.written_header(Cow::Borrowed(name), |buffer| {
+            buffer.extend_from_slice(value);
+        });
+    }
+
+    fn written_header(&mut self, name: Cow<'static, str>, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.buffer.len() as u32;
+        write(&mut self.buffer);
+        let value = start..self.buffer.len() as u32;
         self.headers.push(Header { name, value });
+    }
+
+    fn id_header(&mut self, name: &'static str, id: Uuid) {
+        let mut text = Uuid::encode_buffer();
+        self.header(name, id.as_hyphenated().encode_lower(&mut text).as_bytes());
+    }
+
+    /// A configured header; left out if a column it names is null.
+    fn template_header(
+        &mut self,
+        name: &str,
+        template: &Template,
+        event: &Event<'_>,
+    ) -> Result<(), EnvelopeError> {
+        self.text.clear();
+        if render(template.segments(), event, &mut self.text)? {
+            let value = self.text.as_bytes();
+            let start = self.buffer.len() as u32;
+            self.buffer.extend_from_slice(value);
+            self.headers.push(Header {
+                name: Cow::Owned(name.to_owned()),
+                value: start..self.buffer.len() as u32,
+            });
+        }
+        Ok(())
     }
 
     fn optional_header(&mut self, name: &'static str, value: Option<&str>) {

@@ -1,11 +1,8 @@
 //! outboxd's own envelope: one JSON object in camelCase, version 1, with the same facts in headers.
 
-use std::io::Write;
 use std::ops::Range;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
+use super::json::Object;
 use super::{Encoder, EnvelopeError, header};
 use crate::event::{Event, Payload};
 
@@ -21,7 +18,7 @@ use crate::event::{Event, Payload};
 /// A `payload_bytes` becomes `dataBase64`; a row without payload is a tombstone: headers, null value.
 #[derive(Debug, Clone)]
 pub struct Native {
-    /// `"source":"…"`, escaped once.
+    /// As a JSON string, escaped once.
     source_json: Box<str>,
     source: Box<str>,
 }
@@ -46,16 +43,8 @@ impl Native {
             Payload::Tombstone => None,
             Payload::Json(_) | Payload::Bytes(_) => Some(self.write_body(event, out)?),
         };
-        let mut id = uuid::Uuid::encode_buffer();
         out.header(header::ENVELOPE_VERSION, VERSION);
-        out.header(
-            header::EVENT_ID,
-            event
-                .event_id
-                .as_hyphenated()
-                .encode_lower(&mut id)
-                .as_bytes(),
-        );
+        out.id_header(header::EVENT_ID, event.event_id);
         out.header(header::EVENT_TYPE, event.event_type.as_bytes());
         out.header(header::EVENT_VERSION, event.event_version.as_bytes());
         out.header(header::SOURCE, self.source.as_bytes());
@@ -68,7 +57,6 @@ impl Native {
         if value.is_some() {
             out.header(header::CONTENT_TYPE, b"application/json");
         }
-        out.row_headers(event.headers)?;
         Ok(value)
     }
 
@@ -77,70 +65,25 @@ impl Native {
         event: &Event<'_>,
         out: &mut Encoder,
     ) -> Result<Range<u32>, EnvelopeError> {
-        let timestamp = event
-            .created_at
-            .timestamp()
-            .ok_or(EnvelopeError::Timestamp {
-                micros: event.created_at.unix_micros(),
-            })?;
-        let mut id = uuid::Uuid::encode_buffer();
-        let body = &mut out.buffer;
-        let start = body.len() as u32;
-        body.extend_from_slice(b"{\"envelopeVersion\":");
-        body.extend_from_slice(VERSION);
-        body.extend_from_slice(b",\"eventId\":\"");
-        body.extend_from_slice(
-            event
-                .event_id
-                .as_hyphenated()
-                .encode_lower(&mut id)
-                .as_bytes(),
-        );
-        body.push(b'"');
-        field(body, "eventType", event.event_type);
-        field(body, "eventVersion", event.event_version);
-        // Writing to a Vec cannot fail.
-        let _ = write!(
-            body,
-            ",\"timestamp\":\"{timestamp}\",\"source\":{}",
-            self.source_json
-        );
-        optional_field(body, "correlationId", event.correlation_id);
-        optional_field(body, "causationId", event.causation_id);
-        optional_field(body, "traceparent", event.traceparent);
-        optional_field(body, "tracestate", event.tracestate);
-        field(body, "aggregateType", event.aggregate_type);
-        field(body, "aggregateId", event.aggregate_id);
+        let timestamp = super::timestamp(event)?;
+        let mut body = Object::open(&mut out.buffer);
+        body.raw("envelopeVersion", VERSION);
+        body.id("eventId", event.event_id);
+        body.text("eventType", event.event_type);
+        body.text("eventVersion", event.event_version);
+        body.plain("timestamp", timestamp);
+        body.raw("source", self.source_json.as_bytes());
+        body.optional_text("correlationId", event.correlation_id);
+        body.optional_text("causationId", event.causation_id);
+        body.optional_text("traceparent", event.traceparent);
+        body.optional_text("tracestate", event.tracestate);
+        body.text("aggregateType", event.aggregate_type);
+        body.text("aggregateId", event.aggregate_id);
         match event.payload {
-            Payload::Json(json) => {
-                body.extend_from_slice(b",\"data\":");
-                body.extend_from_slice(json);
-            }
-            Payload::Bytes(bytes) => {
-                body.extend_from_slice(b",\"dataBase64\":\"");
-                let text = body.len();
-                body.resize(text + bytes.len().div_ceil(3) * 4, 0);
-                // The space is exactly what the encoding needs.
-                let _ = STANDARD.encode_slice(bytes, &mut body[text..]);
-                body.push(b'"');
-            }
-            Payload::Tombstone => body.extend_from_slice(b",\"data\":null"),
+            Payload::Json(json) => body.raw("data", json),
+            Payload::Bytes(bytes) => body.base64("dataBase64", bytes),
+            Payload::Tombstone => body.raw("data", b"null"),
         }
-        body.push(b'}');
-        Ok(start..body.len() as u32)
-    }
-}
-
-fn field(body: &mut Vec<u8>, name: &str, value: &str) {
-    body.extend_from_slice(b",\"");
-    body.extend_from_slice(name.as_bytes());
-    body.extend_from_slice(b"\":");
-    // A string into a Vec: neither the serializer nor the writer can fail.
-    let _ = serde_json::to_writer(body, value);
-}
-
-fn optional_field(body: &mut Vec<u8>, name: &str, value: Option<&str>) {
-    if let Some(value) = value {
-        field(body, name, value);
+        Ok(body.close())
     }
 }

@@ -28,7 +28,6 @@ use crate::config::{OutboxConfig, RelayConfig, Retention};
 use crate::db::lease::Standing;
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::{DbError, Role, migrate};
-use crate::envelope::Native;
 use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
 use crate::outage::Retry;
 
@@ -303,11 +302,7 @@ impl Relay {
                 sweep_interval: self.config.sweep_interval,
                 until_empty: self.until_empty,
             },
-            router: Router::new(
-                self.config.topic.clone(),
-                self.config.timestamp,
-                Native::new(&self.config.source),
-            ),
+            router: Router::new(&self.config),
             progress: Arc::clone(&self.progress),
             metrics: self.metrics.clone(),
             wake: Arc::clone(&self.wake),

@@ -6,8 +6,8 @@ use std::time::Instant;
 use hashbrown::HashMap;
 
 use super::window::{Outgoing, TopicId};
-use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, TopicField, TopicSegment, TopicTemplate};
-use crate::envelope::{Encoder, Message, Native};
+use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate};
+use crate::envelope::{Encoder, Envelope, Message, render};
 use crate::event::Event;
 
 /// Rows on their way from the source to the lane.
@@ -33,7 +33,7 @@ impl Batch {
 pub struct Router {
     template: TopicTemplate,
     timestamp: EventTimestamp,
-    envelope: Native,
+    envelope: Envelope,
     encoder: Encoder,
     topics: HashMap<Box<str>, TopicId>,
     new_topics: Vec<(TopicId, Arc<str>)>,
@@ -41,11 +41,11 @@ pub struct Router {
 }
 
 impl Router {
-    pub fn new(template: TopicTemplate, timestamp: EventTimestamp, envelope: Native) -> Router {
+    pub fn new(outbox: &OutboxConfig) -> Router {
         Router {
-            template,
-            timestamp,
-            envelope,
+            template: outbox.topic.clone(),
+            timestamp: outbox.timestamp,
+            envelope: Envelope::new(outbox),
             encoder: Encoder::default(),
             topics: HashMap::new(),
             new_topics: Vec::new(),
@@ -101,15 +101,8 @@ impl Router {
         match event.topic {
             Some(topic) => self.name.push_str(topic),
             None => {
-                for segment in self.template.segments() {
-                    self.name.push_str(match segment {
-                        TopicSegment::Literal(text) => text,
-                        TopicSegment::Field(TopicField::AggregateType) => event.aggregate_type,
-                        TopicSegment::Field(TopicField::AggregateId) => event.aggregate_id,
-                        TopicSegment::Field(TopicField::EventType) => event.event_type,
-                        TopicSegment::Field(TopicField::EventVersion) => event.event_version,
-                    });
-                }
+                // Every row has the columns that a topic can be made of.
+                let _ = render(self.template.segments(), event, &mut self.name);
             }
         }
         if let Some(id) = self.topics.get(self.name.as_str()) {

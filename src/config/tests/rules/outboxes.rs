@@ -39,6 +39,23 @@ pub(super) const CASES: &[Case] = &[
         &[],
     ),
     (
+        "[outbox.a]\nheaders = 'x'\n[outbox.b]\ntable = 'b'\n[outbox.b.headers]\nid = '{ids}'\n\"x y\" = ['a']",
+        &[],
+        &[
+            "outbox.a.headers: must be a table of names and texts, is \"x\", from FILE",
+            "outbox.b.headers.id: must use only the placeholders {event_id}, {aggregate_type}, {aggregate_id}, {event_type}, {event_version}, {correlation_id}, {causation_id}, {traceparent}, {tracestate}, {created_at}, is \"{ids}\", from FILE",
+            "outbox.b.headers.\"x y\": must be text, is an array, from FILE",
+        ],
+    ),
+    (
+        "[outbox.a]\nenvelope = 'cloudevents'\nsource = 'the shop'\nbytes_content_type = ''",
+        &[],
+        &[
+            "outbox.a.bytes_content_type: must have 1 to 255 bytes, without control characters, is \"\", from FILE",
+            "outbox.a.source: must be a URI reference for CloudEvents, such as \"/shop/orders\", is the shop",
+        ],
+    ),
+    (
         "[outbox.a]\ntopic = ''\n[outbox.b]\ntable = 'b'\ntopic = '{aggregate}-x'",
         &[],
         &[
@@ -79,7 +96,7 @@ pub(super) const CASES: &[Case] = &[
         "[outbox.a]\nenvelope = 'avro'\ntimestamp = 'now'\non_sent = 'drop'",
         &[],
         &[
-            "outbox.a.envelope: must be \"native\", is \"avro\", from FILE",
+            "outbox.a.envelope: must be \"native\" or \"cloudevents\" or \"cloudevents_binary\" or \"raw\", is \"avro\", from FILE",
             "outbox.a.timestamp: must be \"created_at\" or \"none\", is \"now\", from FILE",
             "outbox.a.on_sent: must be \"mark\" or \"delete\", is \"drop\", from FILE",
         ],

@@ -42,7 +42,9 @@ pub(super) const CASES: &[Case] = &[
     (
         "",
         &[("OUTBOXD_OUTBOX__ORDERS__TOPIC__X", "y")],
-        &["outbox.orders.topic__x: is not an option, from OUTBOXD_OUTBOX__ORDERS__TOPIC__X"],
+        &[
+            "outbox.orders.topic: must be text, a number or true/false, is a table, from OUTBOXD_OUTBOX__ORDERS__TOPIC__X",
+        ],
     ),
     (
         "",

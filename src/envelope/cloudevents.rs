@@ -1,0 +1,90 @@
+//! CloudEvents 1.0 in structured mode: one JSON object, by the JSON format and the Kafka protocol binding
+//! of <https://github.com/cloudevents/spec/tree/v1.0.2>.
+//!
+//! `subject` is the aggregate id; `correlationid`, `causationid`, `partitionkey`, `traceparent` and
+//! `tracestate` are documented extensions, `aggregatetype` and `eventversion` are outboxd's.
+
+use std::ops::Range;
+
+use super::json::Object;
+use super::{Encoder, EnvelopeError, header};
+use crate::event::{Event, Payload};
+
+pub(super) const SPEC_VERSION: &str = "1.0";
+pub(super) const JSON: &str = "application/json";
+
+/// What binary mode puts before an attribute's name.
+const HEADER_PREFIX: &str = "ce_";
+
+/// The content type by which consumers know structured mode.
+const STRUCTURED: &[u8] = b"application/cloudevents+json; charset=UTF-8";
+
+/// What is the same for every event of an outbox, in both modes.
+#[derive(Debug, Clone)]
+pub struct CloudEvents {
+    pub(super) source: Box<str>,
+    /// Of payloads that are not JSON.
+    pub(super) bytes_content_type: Box<str>,
+}
+
+impl CloudEvents {
+    /// `source` must be a URI reference.
+    pub fn new(source: &str, bytes_content_type: &str) -> CloudEvents {
+        CloudEvents {
+            source: source.into(),
+            bytes_content_type: bytes_content_type.into(),
+        }
+    }
+
+    /// Structured mode has no tombstone: a row without payload is an event without data.
+    pub(super) fn write(
+        &self,
+        event: &Event<'_>,
+        out: &mut Encoder,
+    ) -> Result<Range<u32>, EnvelopeError> {
+        let timestamp = super::timestamp(event)?;
+        let mut body = Object::open(&mut out.buffer);
+        body.plain("specversion", SPEC_VERSION);
+        body.id("id", event.event_id);
+        body.text("source", &self.source);
+        body.text("type", event.event_type);
+        body.plain("time", timestamp);
+        for (header, value) in texts(event) {
+            body.text(&header[HEADER_PREFIX.len()..], value);
+        }
+        match event.payload {
+            Payload::Json(json) => {
+                body.text("datacontenttype", JSON);
+                body.raw("data", json);
+            }
+            Payload::Bytes(bytes) => {
+                body.text("datacontenttype", &self.bytes_content_type);
+                body.base64("data_base64", bytes);
+            }
+            Payload::Tombstone => {}
+        }
+        let value = body.close();
+        out.header(header::CONTENT_TYPE, STRUCTURED);
+        Ok(value)
+    }
+}
+
+/// The optional attributes and extensions that the event has, by the names of their headers in binary
+/// mode. None of them may be empty.
+pub(super) fn texts<'e>(event: &Event<'e>) -> impl Iterator<Item = (&'static str, &'e str)> {
+    [
+        ("ce_subject", Some(event.aggregate_id)),
+        ("ce_aggregatetype", Some(event.aggregate_type)),
+        ("ce_eventversion", Some(event.event_version)),
+        (
+            "ce_partitionkey",
+            Some(event.partition_key.unwrap_or(event.aggregate_id)),
+        ),
+        ("ce_correlationid", event.correlation_id),
+        ("ce_causationid", event.causation_id),
+        ("ce_traceparent", event.traceparent),
+        ("ce_tracestate", event.tracestate),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)))
+}

@@ -1,0 +1,36 @@
+//! CloudEvents 1.0 in binary mode: attributes in `ce_` headers, the payload alone as value, by the Kafka
+//! protocol binding of <https://github.com/cloudevents/spec/tree/v1.0.2>.
+
+use std::io::Write;
+use std::ops::Range;
+
+use super::cloudevents::{CloudEvents, JSON, SPEC_VERSION, texts};
+use super::{Encoder, EnvelopeError, header};
+use crate::event::{Event, Payload};
+
+/// Writes headers and value; a row without payload is a tombstone.
+pub(super) fn write(
+    outbox: &CloudEvents,
+    event: &Event<'_>,
+    out: &mut Encoder,
+) -> Result<Option<Range<u32>>, EnvelopeError> {
+    let timestamp = super::timestamp(event)?;
+    let (value, content_type) = match event.payload {
+        Payload::Json(json) => (Some(out.append(json)), Some(JSON)),
+        Payload::Bytes(bytes) => (Some(out.append(bytes)), Some(&*outbox.bytes_content_type)),
+        Payload::Tombstone => (None, None),
+    };
+    out.header("ce_specversion", SPEC_VERSION.as_bytes());
+    out.id_header("ce_id", event.event_id);
+    out.header("ce_source", outbox.source.as_bytes());
+    out.header("ce_type", event.event_type.as_bytes());
+    out.written_header("ce_time".into(), |buffer| {
+        // Writing to a Vec cannot fail.
+        let _ = write!(buffer, "{timestamp}");
+    });
+    for (name, value) in texts(event) {
+        out.header(name, value.as_bytes());
+    }
+    out.optional_header(header::CONTENT_TYPE, content_type);
+    Ok(value)
+}

@@ -1,0 +1,44 @@
+//! What a template becomes for a row.
+
+use std::fmt::Write;
+
+use super::{EnvelopeError, timestamp};
+use crate::config::{Field, Segment};
+use crate::event::Event;
+
+/// Appends the text to `out`; says whether the row has all the columns that the template names. If not,
+/// `out` holds a part of it.
+///
+/// # Errors
+/// When `{created_at}` cannot be written.
+pub fn render(
+    segments: &[Segment],
+    event: &Event<'_>,
+    out: &mut String,
+) -> Result<bool, EnvelopeError> {
+    for segment in segments {
+        let text = match segment {
+            Segment::Literal(text) => Some(text.as_str()),
+            Segment::Field(Field::AggregateType) => Some(event.aggregate_type),
+            Segment::Field(Field::AggregateId) => Some(event.aggregate_id),
+            Segment::Field(Field::EventType) => Some(event.event_type),
+            Segment::Field(Field::EventVersion) => Some(event.event_version),
+            Segment::Field(Field::CorrelationId) => event.correlation_id,
+            Segment::Field(Field::CausationId) => event.causation_id,
+            Segment::Field(Field::Traceparent) => event.traceparent,
+            Segment::Field(Field::Tracestate) => event.tracestate,
+            // Writing to a String cannot fail.
+            Segment::Field(Field::EventId) => {
+                let _ = write!(out, "{}", event.event_id.as_hyphenated());
+                continue;
+            }
+            Segment::Field(Field::CreatedAt) => {
+                let _ = write!(out, "{}", timestamp(event)?);
+                continue;
+            }
+        };
+        let Some(text) = text else { return Ok(false) };
+        out.push_str(text);
+    }
+    Ok(true)
+}
