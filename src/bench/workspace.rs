@@ -138,8 +138,7 @@ impl Workspace {
                 table: self.outbox.table.clone(),
                 notify: self.outbox.notify,
             }],
-            relay_role: None,
-            app_role: None,
+            ..Plan::default()
         };
         plan.apply(&mut connection).await?;
         let topic = self.make_topic().await?;

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{ConfigArgs, Exit};
 use crate::config::{Config, Pooler};
-use crate::db::Database;
 use crate::db::migrate::Plan;
+use crate::db::{Database, Roles};
 
 /// `outboxd migrate`
 #[derive(Debug, Args)]
@@ -17,12 +17,43 @@ pub struct MigrateArgs {
     /// Print the SQL for a fresh database instead of applying it
     #[arg(long)]
     print: bool,
+    /// The consumer's side instead: processed_events and its functions, in a consumer's database
+    #[arg(long)]
+    inbox: bool,
     /// Grant this role what the relay needs [with --print: outboxd_relay]
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", conflicts_with = "inbox")]
     relay_role: Option<String>,
     /// Grant this role the right to insert events, and nothing else [with --print: outboxd_app]
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", conflicts_with = "inbox")]
     app_role: Option<String>,
+    /// Grant this role what a consumer needs to claim events [with --inbox --print: outboxd_consumer]
+    #[arg(long, value_name = "ROLE", requires = "inbox")]
+    consumer_role: Option<String>,
+    /// Grant this role what `outboxd inbox` needs [with --inbox --print: outboxd_maintenance]
+    #[arg(long, value_name = "ROLE", requires = "inbox")]
+    maintenance_role: Option<String>,
+}
+
+impl MigrateArgs {
+    fn plan(&self, config: &Config) -> Plan {
+        let named = |role: &Option<String>, used: bool, default: &str| {
+            let print = (self.print && used).then(|| default.to_owned());
+            role.clone().or(print)
+        };
+        let plan = match self.inbox {
+            true => Plan::of_inbox(config),
+            false => Plan::of(config),
+        };
+        Plan {
+            roles: Roles {
+                relay: named(&self.relay_role, !self.inbox, "outboxd_relay"),
+                app: named(&self.app_role, !self.inbox, "outboxd_app"),
+                consumer: named(&self.consumer_role, self.inbox, "outboxd_consumer"),
+                maintenance: named(&self.maintenance_role, self.inbox, "outboxd_maintenance"),
+            },
+            ..plan
+        }
+    }
 }
 
 /// Applies or prints the migrations.
@@ -46,14 +77,8 @@ pub fn run(args: &MigrateArgs) -> anyhow::Result<Exit> {
         unused(&mut sources.options, "postgres.url", "postgres://unused");
     }
     let config = sources.load()?;
-    let mut plan = Plan::of(&config);
-    plan.relay_role = args.relay_role.clone();
-    plan.app_role = args.app_role.clone();
+    let plan = args.plan(&config);
     if args.print {
-        plan.relay_role
-            .get_or_insert_with(|| "outboxd_relay".to_owned());
-        plan.app_role
-            .get_or_insert_with(|| "outboxd_app".to_owned());
         // A closed pipe (`| head`) is no failure.
         let _ = std::io::stdout().write_all(plan.print().as_bytes());
         return Ok(Exit::Success);

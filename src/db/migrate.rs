@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
+use super::grants::Roles;
 use super::{DbError, Session, TableName};
 use crate::config::Config;
 
@@ -39,20 +40,31 @@ const OUTBOX: &[Migration] = &[Migration {
     sql: include_str!("../../migrations/outbox/0001_outbox_events.sql"),
 }];
 
+const INBOX: &[Migration] = &[Migration {
+    version: 1,
+    name: "processed_events",
+    compatible_with: 1,
+    sql: include_str!("../../migrations/inbox/0001_processed_events.sql"),
+}];
+
+/// The inbox's component; there is one per schema.
+const INBOX_NAME: &str = "inbox";
+
 const NOTIFY: &str = include_str!("../../migrations/outbox/notify.sql");
 
 /// How long a migration waits for a lock on a table that the application uses.
 const LOCK_TIMEOUT: &str = "2s";
 
 /// What the schema is to hold.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// Where the relay's own tables are.
+    /// Where outboxd's own tables are.
     pub schema: String,
+    /// The outbox tables; the relay's own come with the first.
     pub outboxes: Vec<PlannedOutbox>,
-    /// Grants are made to these roles, if named.
-    pub relay_role: Option<String>,
-    pub app_role: Option<String>,
+    /// The consumer's side: `processed_events` and its functions.
+    pub inbox: bool,
+    pub roles: Roles,
 }
 
 /// One outbox table of a plan.
@@ -87,8 +99,16 @@ impl Plan {
                     notify: outbox.notify,
                 })
                 .collect(),
-            relay_role: None,
-            app_role: None,
+            ..Plan::default()
+        }
+    }
+
+    /// What a consumer's database needs; no grants.
+    pub fn of_inbox(config: &Config) -> Plan {
+        Plan {
+            schema: config.postgres.schema.to_string(),
+            inbox: true,
+            ..Plan::default()
         }
     }
 
@@ -105,20 +125,26 @@ impl Plan {
             search_path: format!("\"{}\", \"{}\"", outbox.table.schema, self.schema),
             table: Some(outbox.table.name.to_string()),
         });
-        std::iter::once(relay).chain(outboxes).collect()
+        let inbox = Component {
+            name: INBOX_NAME.to_owned(),
+            steps: INBOX,
+            search_path: format!("\"{}\"", self.schema),
+            table: None,
+        };
+        let relay = (!self.outboxes.is_empty()).then_some(relay);
+        relay
+            .into_iter()
+            .chain(outboxes)
+            .chain(self.inbox.then_some(inbox))
+            .collect()
     }
 
     fn bookkeeping(&self) -> String {
-        let schemas: BTreeSet<&str> = std::iter::once(self.schema.as_str())
-            .chain(
-                self.outboxes
-                    .iter()
-                    .map(|outbox| outbox.table.schema.as_str()),
-            )
-            .filter(|schema| *schema != "public")
-            .collect();
         let mut sql = String::new();
-        for schema in schemas {
+        for schema in self.schemas() {
+            if schema == "public" {
+                continue;
+            }
             let _ = writeln!(sql, "create schema if not exists \"{schema}\";");
         }
         let _ = writeln!(
@@ -166,67 +192,15 @@ impl Plan {
                 for_table(NOTIFY, outbox.table.name.as_str())
             );
         }
-        if let Some(role) = &self.relay_role {
-            self.grant_relay(role, &mut sql);
-        }
-        if let Some(role) = &self.app_role {
-            self.grant_app(role, &mut sql);
-        }
+        sql.push_str(&self.grants());
         sql
     }
 
-    /// The relay: reads and settles events, keeps its leases, sees the sequence. It can neither insert
-    /// nor change an event.
-    fn grant_relay(&self, role: &str, sql: &mut String) {
-        let (role, schema) = (quote(role), &self.schema);
-        let _ = writeln!(sql, "\n-- The relay's role.");
-        for schema in self.schemas() {
-            let _ = writeln!(sql, "grant usage on schema \"{schema}\" to {role};");
-        }
-        let _ = writeln!(
-            sql,
-            "grant select on \"{schema}\".outboxd_migrations to {role};"
-        );
-        let _ = writeln!(
-            sql,
-            "grant select, insert, update on \"{schema}\".outboxd_leases to {role};"
-        );
-        for TableName { schema, name } in self.outboxes.iter().map(|outbox| &outbox.table) {
-            let _ = writeln!(
-                sql,
-                "grant select, delete, update (sent_at) on \"{schema}\".\"{name}\" to {role};"
-            );
-            let _ = writeln!(
-                sql,
-                "grant select on sequence \"{schema}\".\"{name}_id_seq\" to {role};"
-            );
-        }
-    }
-
-    /// The application: inserts events and nothing else, and cannot touch what the relay owns.
-    fn grant_app(&self, role: &str, sql: &mut String) {
-        let role = quote(role);
-        let _ = writeln!(sql, "\n-- The application's role.");
-        for schema in self.schemas() {
-            let _ = writeln!(sql, "grant usage on schema \"{schema}\" to {role};");
-        }
-        for TableName { schema, name } in self.outboxes.iter().map(|outbox| &outbox.table) {
-            let _ = writeln!(
-                sql,
-                "grant insert (event_id, aggregate_type, aggregate_id, event_type, event_version, payload, \
-                 payload_bytes, correlation_id, causation_id, traceparent, tracestate, headers, topic, \
-                 partition_key, created_at) on \"{schema}\".\"{name}\" to {role};"
-            );
-        }
-    }
-
-    fn schemas(&self) -> BTreeSet<&str> {
+    /// All schemas of the plan.
+    pub(super) fn schemas(&self) -> BTreeSet<&str> {
+        let tables = self.outboxes.iter().map(|outbox| &outbox.table);
         std::iter::once(self.schema.as_str())
-            .chain(
-                self.outboxes
-                    .iter()
-                    .map(|outbox| outbox.table.schema.as_str()),
-            )
+            .chain(tables.map(|table| table.schema.as_str()))
             .collect()
     }
 
@@ -336,10 +310,6 @@ fn lock() -> String {
     format!("select pg_advisory_xact_lock({ADVISORY_LOCK_CLASS}, 0)")
 }
 
-fn quote(role: &str) -> String {
-    format!("\"{}\"", role.replace('"', "\"\""))
-}
-
 fn component_name(table: &TableName) -> String {
     format!("outbox {table}")
 }
@@ -353,7 +323,7 @@ fn for_table(sql: &str, table: &str) -> String {
         .replace("outbox_events", table)
 }
 
-/// Compares the schema with what this relay was made for.
+/// Compares the relay's schema with what this relay was made for.
 ///
 /// # Errors
 /// [`DbError::Schema`] when it is missing or older, or newer and not compatible; else what Postgres
@@ -363,10 +333,29 @@ pub async fn verify(
     relay_schema: &str,
     table: &TableName,
 ) -> Result<(), DbError> {
+    let components = [("relay".to_owned(), RELAY), (component_name(table), OUTBOX)];
+    verify_components(session, relay_schema, &components, "run outboxd migrate").await
+}
+
+/// Compares the inbox's schema with what this program was made for.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_inbox(session: &mut Session, schema: &str) -> Result<(), DbError> {
+    let components = [(INBOX_NAME.to_owned(), INBOX)];
+    verify_components(session, schema, &components, "run outboxd migrate --inbox").await
+}
+
+async fn verify_components(
+    session: &mut Session,
+    schema: &str,
+    components: &[(String, &[Migration])],
+    remedy: &str,
+) -> Result<(), DbError> {
     let action = || DbError::query("comparing the schema's version");
     let query = session
         .query(&"select to_regclass($1) is not null".into())
-        .bind(format!("\"{relay_schema}\".outboxd_migrations"));
+        .bind(format!("\"{schema}\".outboxd_migrations"));
     let exists: bool = session
         .fetch_one(query)
         .await
@@ -374,13 +363,13 @@ pub async fn verify(
         .map_err(action())?;
     if !exists {
         return Err(DbError::Schema(format!(
-            "schema \"{relay_schema}\" has no table outboxd_migrations: run outboxd migrate"
+            "schema \"{schema}\" has no table outboxd_migrations: {remedy}"
         )));
     }
-    for (name, steps) in [("relay".to_owned(), RELAY), (component_name(table), OUTBOX)] {
+    for (name, steps) in components {
         let sql = format!(
             "select coalesce(max(version), 0), coalesce(max(compatible_with), 0) \
-             from \"{relay_schema}\".outboxd_migrations where component = $1"
+             from \"{schema}\".outboxd_migrations where component = $1"
         );
         let query = session.query(&sql.into()).bind(name.clone());
         let row = session.fetch_one(query).await.map_err(action())?;
@@ -388,7 +377,8 @@ pub async fn verify(
             row.try_get(0).map_err(action())?,
             row.try_get(1).map_err(action())?,
         );
-        compare(&name, version, compatible_with, steps.len() as i32).map_err(DbError::Schema)?;
+        compare(name, version, compatible_with, steps.len() as i32, remedy)
+            .map_err(DbError::Schema)?;
     }
     Ok(())
 }
@@ -399,10 +389,11 @@ fn compare(
     version: i32,
     compatible_with: i32,
     made_for: i32,
+    remedy: &str,
 ) -> Result<(), String> {
     if version < made_for {
         return Err(format!(
-            "the schema of {component} must be at version {made_for}, is {version}: run outboxd migrate"
+            "the schema of {component} must be at version {made_for}, is {version}: {remedy}"
         ));
     }
     if compatible_with > made_for {
@@ -420,21 +411,21 @@ mod tests {
 
     #[test]
     fn a_schema_is_compared_by_version_and_by_what_it_says_of_older_relays() {
-        assert_eq!(compare("relay", 2, 2, 2), Ok(()));
+        assert_eq!(compare("relay", 2, 2, 2, "run outboxd migrate"), Ok(()));
         assert_eq!(
-            compare("relay", 3, 2, 2),
+            compare("relay", 3, 2, 2, "run outboxd migrate"),
             Ok(()),
             "newer but marked compatible"
         );
-        let older = compare("relay", 1, 1, 2).unwrap_err();
+        let older = compare("relay", 1, 1, 2, "run outboxd migrate").unwrap_err();
         assert!(older.contains("outboxd migrate"), "{older}");
-        let newer = compare("relay", 3, 3, 2).unwrap_err();
+        let newer = compare("relay", 3, 3, 2, "run outboxd migrate").unwrap_err();
         assert!(newer.contains("upgrade outboxd"), "{newer}");
     }
 
     #[test]
     fn versions_are_numbered_without_gaps() {
-        for steps in [RELAY, OUTBOX] {
+        for steps in [RELAY, OUTBOX, INBOX] {
             for (index, step) in steps.iter().enumerate() {
                 assert_eq!(step.version as usize, index + 1);
             }

@@ -2,12 +2,14 @@
 
 pub mod bench;
 mod connect;
+mod grants;
 pub mod lease;
 pub mod migrate;
 pub mod outbox;
 pub mod sequence;
 
 pub use connect::{Database, Role, ServerLife, Session};
+pub use grants::Roles;
 
 pub use crate::config::TableName;
 

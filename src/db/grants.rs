@@ -1,0 +1,116 @@
+//! Who may do what: the least that each role needs.
+
+use std::fmt::Write;
+
+use super::TableName;
+use super::migrate::Plan;
+
+/// Grants are made to these roles, as far as they are named.
+#[derive(Debug, Clone, Default)]
+pub struct Roles {
+    /// Publishes and marks events.
+    pub relay: Option<String>,
+    /// Inserts events.
+    pub app: Option<String>,
+    /// Claims events.
+    pub consumer: Option<String>,
+    /// Prunes the inbox and sees to dead letters.
+    pub maintenance: Option<String>,
+}
+
+impl Plan {
+    /// The grants of the named roles: statements that can be repeated.
+    pub(super) fn grants(&self) -> String {
+        let mut sql = String::new();
+        let roles = &self.roles;
+        if let Some(role) = &roles.relay {
+            self.grant_relay(role, &mut sql);
+        }
+        if let Some(role) = &roles.app {
+            self.grant_app(role, &mut sql);
+        }
+        if let Some(role) = &roles.consumer {
+            self.grant_consumer(role, &mut sql);
+        }
+        if let Some(role) = &roles.maintenance {
+            self.grant_maintenance(role, &mut sql);
+        }
+        sql
+    }
+
+    /// The relay: reads and settles events, keeps its leases, sees the sequence. It can neither insert
+    /// nor change an event.
+    fn grant_relay(&self, role: &str, sql: &mut String) {
+        let (role, schema) = (quote(role), &self.schema);
+        let _ = writeln!(sql, "\n-- The relay's role.");
+        for schema in self.schemas() {
+            let _ = writeln!(sql, "grant usage on schema \"{schema}\" to {role};");
+        }
+        let _ = writeln!(
+            sql,
+            "grant select on \"{schema}\".outboxd_migrations to {role};"
+        );
+        let _ = writeln!(
+            sql,
+            "grant select, insert, update on \"{schema}\".outboxd_leases to {role};"
+        );
+        for TableName { schema, name } in self.outboxes.iter().map(|outbox| &outbox.table) {
+            let _ = writeln!(
+                sql,
+                "grant select, delete, update (sent_at) on \"{schema}\".\"{name}\" to {role};"
+            );
+            let _ = writeln!(
+                sql,
+                "grant select on sequence \"{schema}\".\"{name}_id_seq\" to {role};"
+            );
+        }
+    }
+
+    /// The application: inserts events and nothing else, and cannot touch what the relay owns.
+    fn grant_app(&self, role: &str, sql: &mut String) {
+        let role = quote(role);
+        let _ = writeln!(sql, "\n-- The application's role.");
+        for schema in self.schemas() {
+            let _ = writeln!(sql, "grant usage on schema \"{schema}\" to {role};");
+        }
+        for TableName { schema, name } in self.outboxes.iter().map(|outbox| &outbox.table) {
+            let _ = writeln!(
+                sql,
+                "grant insert (event_id, aggregate_type, aggregate_id, event_type, event_version, payload, \
+                 payload_bytes, correlation_id, causation_id, traceparent, tracestate, headers, topic, \
+                 partition_key, created_at) on \"{schema}\".\"{name}\" to {role};"
+            );
+        }
+    }
+
+    /// A consumer: claims events, and records what became of them. It forgets nothing.
+    fn grant_consumer(&self, role: &str, sql: &mut String) {
+        let (role, schema) = (quote(role), &self.schema);
+        let _ = writeln!(
+            sql,
+            "\n-- A consumer's role.\n\
+             grant usage on schema \"{schema}\" to {role};\n\
+             grant select on \"{schema}\".outboxd_migrations to {role};\n\
+             grant select, insert, update (outcome, processed_at) on \"{schema}\".processed_events to {role};\n\
+             grant select on \"{schema}\".processed_consumers to {role};"
+        );
+    }
+
+    /// Whoever prunes, and sees to the dead letters.
+    fn grant_maintenance(&self, role: &str, sql: &mut String) {
+        let (role, schema) = (quote(role), &self.schema);
+        let _ = writeln!(
+            sql,
+            "\n-- The role of maintenance: inbox status, prune and dlq.\n\
+             grant usage on schema \"{schema}\" to {role};\n\
+             grant select on \"{schema}\".outboxd_migrations to {role};\n\
+             grant select, insert, update (outcome, processed_at), delete \
+             on \"{schema}\".processed_events to {role};\n\
+             grant select, insert, update on \"{schema}\".processed_consumers to {role};"
+        );
+    }
+}
+
+fn quote(role: &str) -> String {
+    format!("\"{}\"", role.replace('"', "\"\""))
+}
