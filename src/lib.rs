@@ -26,28 +26,57 @@
 //! * A clean stop repeats nothing; a crash repeats at most the window.
 //! * Writers never wait for the relay.
 //!
-//! Reading order: [`event`], [`envelope`], [`relay`], [`kafka`], [`db`], [`admin`], [`config`], [`app`].
+//! The other half is [`inbox`], in the consumer's own transaction: an event that arrives twice takes
+//! effect once.
+//!
+//! # Features
+//!
+//! | feature | what it builds |
+//! |---|---|
+//! | `inbox` | [`inbox`]: claims and their pruning; neither librdkafka nor the daemon |
+//! | `consumer` | the consumer runtime, with librdkafka |
+//! | `relay` (default) | everything else, and the program |
+//! | `demo` (default) | `outboxd demo` and the local Postgres of the tests |
+//!
+//! Reading order: `event`, `envelope`, `relay`, [`inbox`], `kafka`, `db`, `admin`, `config`, `app`.
 
+#[cfg(feature = "relay")]
 pub mod event;
 
+#[cfg(feature = "relay")]
 pub mod envelope;
 
+#[cfg(feature = "relay")]
 pub mod relay;
 
+#[cfg(feature = "inbox")]
+pub mod inbox;
+
+#[cfg(feature = "relay")]
 pub mod kafka;
 
+#[cfg(feature = "relay")]
 pub mod db;
 
+#[cfg(feature = "relay")]
 pub mod admin;
+#[cfg(feature = "relay")]
 pub mod app;
+#[cfg(feature = "relay")]
 pub mod bench;
+#[cfg(feature = "relay")]
 pub mod cli;
+#[cfg(feature = "relay")]
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+#[cfg(feature = "relay")]
 mod listen;
 #[cfg(feature = "demo")]
 pub mod local;
+#[cfg(feature = "relay")]
 pub mod outage;
+#[cfg(feature = "relay")]
 pub mod shutdown;
+#[cfg(feature = "relay")]
 pub mod telemetry;

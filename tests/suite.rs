@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod envelopes;
+mod inbox;
 mod late_commits;
 mod polls;
 mod run;
