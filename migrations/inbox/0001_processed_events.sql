@@ -30,11 +30,13 @@ create table processed_events (
     vacuum_truncate = off
 );
 
--- Pruning and `inbox status` walk it from a consumer's oldest row. New rows land at one end per consumer.
-create index processed_events_by_time on processed_events (consumer, processed_at);
+-- Pruning and `inbox status` walk it from a consumer's oldest row; new rows land at one end per consumer.
+-- `consumer || ''` is no slip: over the plain column a session that planned its claims while the table was
+-- nearly empty took this index for them, and went on reading all rows of the consumer for one duplicate.
+create index processed_events_by_time on processed_events ((consumer || ''), processed_at);
 
 -- The few rows that are not simply processed.
-create index processed_events_unhappy on processed_events (consumer, processed_at)
+create index processed_events_unhappy on processed_events ((consumer || ''), outcome, processed_at)
     where outcome <> 'processed';
 
 -- What the pruner has promised and done, a row per consumer that was ever pruned. Events from before

@@ -38,7 +38,7 @@ pub enum Processed<T> {
 #[derive(Debug, Clone)]
 pub struct Inbox {
     consumer: ConsumerName,
-    statements: Statements,
+    pub(super) statements: Statements,
 }
 
 impl Inbox {

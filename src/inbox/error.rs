@@ -37,6 +37,17 @@ impl InboxError {
         }
     }
 
+    /// The SQLSTATE of Postgres' error, if it is one.
+    pub fn sqlstate(&self) -> Option<String> {
+        match self {
+            InboxError::Query {
+                source: sqlx::Error::Database(error),
+                ..
+            } => error.code().map(std::borrow::Cow::into_owned),
+            _ => None,
+        }
+    }
+
     /// Whether running the transaction again can help: a serialization failure, a deadlock, a lock that
     /// was not to be had in time, or a server or connection that went away.
     pub fn is_transient(&self) -> bool {

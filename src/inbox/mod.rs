@@ -44,10 +44,14 @@
 mod claim;
 mod error;
 mod identity;
+mod prune;
 mod sql;
+mod status;
 mod tx;
 
 pub use claim::{Claim, Inbox, Processed, commit};
 pub use error::{InboxError, ProcessError, is_transient};
 pub use identity::{ConsumerName, EventId, Identity, IdentityError};
+pub use prune::{Prune, Pruned};
+pub use status::{Count, InboxStatus, consumers};
 pub use tx::Tx;
