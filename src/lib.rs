@@ -52,7 +52,7 @@ pub mod relay;
 #[cfg(feature = "inbox")]
 pub mod inbox;
 
-#[cfg(feature = "relay")]
+#[cfg(feature = "consumer")]
 pub mod kafka;
 
 #[cfg(feature = "relay")]

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::app::AppError;
 use crate::config::ConfigErrors;
+use crate::db::DbError;
 use crate::relay::RelayError;
 
 /// How a command ends. The numbers above 63 are those of BSD's `sysexits.h`.
@@ -31,7 +32,7 @@ impl Exit {
     pub fn of(error: &anyhow::Error) -> Exit {
         let schema = match error.downcast_ref() {
             Some(AppError::Relay(error)) => matches!(**error, RelayError::Schema { .. }),
-            _ => false,
+            _ => matches!(error.downcast_ref(), Some(DbError::Schema(_))),
         };
         if schema || error.is::<ConfigErrors>() {
             Exit::Config

@@ -62,21 +62,12 @@ impl MigrateArgs {
 /// When the configuration is wrong or Postgres refuses a step.
 pub fn run(args: &MigrateArgs) -> anyhow::Result<Exit> {
     let mut sources = args.config.clone();
-    // Neither is used here: printing connects to nothing, and migrating not to Kafka.
-    let unused = |options: &mut Vec<(String, String)>, path: &str, value: &str| {
-        options.insert(0, (path.to_owned(), value.to_owned()));
-    };
-    if sources.kafka.is_none() {
-        unused(
-            &mut sources.options,
-            "kafka.bootstrap_servers",
-            "unused:9092",
-        );
-    }
     if args.print && sources.postgres_url.is_none() {
-        unused(&mut sources.options, "postgres.url", "postgres://unused");
+        // Printing connects to nothing.
+        let unused = ("postgres.url".to_owned(), "postgres://unused".to_owned());
+        sources.options.insert(0, unused);
     }
-    let config = sources.load()?;
+    let config = sources.load_without_kafka()?;
     let plan = args.plan(&config);
     if args.print {
         // A closed pipe (`| head`) is no failure.

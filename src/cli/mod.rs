@@ -4,6 +4,7 @@ mod bench;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
+mod inbox;
 mod migrate;
 mod run;
 
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Create or upgrade the tables, or print the SQL that does
     Migrate(migrate::MigrateArgs),
+    /// See to the consumers' side: what they remember
+    Inbox(inbox::InboxArgs),
     /// Measure the relay with the configured services, in a schema and topics of its own
     Bench(bench::BenchArgs),
 }
@@ -76,6 +79,22 @@ impl ConfigArgs {
         set("kafka.bootstrap_servers", &self.kafka);
         Config::load(Sources::of_process(self.config.clone(), overrides)?)
     }
+
+    /// The same for a command that never connects to Kafka, so that it need not be configured.
+    ///
+    /// # Errors
+    /// As [`ConfigArgs::load`].
+    pub fn load_without_kafka(&self) -> Result<Config, ConfigErrors> {
+        let mut args = self.clone();
+        if args.kafka.is_none() {
+            let unused = (
+                "kafka.bootstrap_servers".to_owned(),
+                "unused:9092".to_owned(),
+            );
+            args.options.insert(0, unused);
+        }
+        args.load()
+    }
 }
 
 /// Parses the arguments, runs the command, and turns how it ended into an exit status.
@@ -86,6 +105,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Inbox(args) => inbox::run(args),
         Command::Bench(args) => bench::run(&args),
     };
     done.unwrap_or_else(|error| {

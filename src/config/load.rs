@@ -6,15 +6,15 @@ use bytesize::ByteSize;
 use figment::{Profile, Provider as _, value::Value as Tree};
 
 use super::{
-    AdminConfig, Config, CreateTopicsConfig, EnvelopeFormat, HeaderTemplates, KafkaConfig,
-    LogConfig, MAX_WINDOWS_BYTES, MAX_WINDOWS_ROWS, OutboxConfig, Pooler, PostgresConfig,
-    PostgresUrl, RelayConfig, Retention, Sources, TableName,
+    AdminConfig, Config, CreateTopicsConfig, EnvelopeFormat, HeaderTemplates, InboxConfig,
+    KafkaConfig, LogConfig, MAX_WINDOWS_BYTES, MAX_WINDOWS_ROWS, OutboxConfig, Pooler,
+    PostgresConfig, PostgresUrl, RelayConfig, Retention, Sources, TableName,
     error::{ConfigError, ConfigErrors},
     names::{Identifier, WrittenTable},
     properties,
     read::{Report, Section, join},
     sources::{self, Merged},
-    values::{Label, Listen, Value as _},
+    values::{Label, Listen, TopicNames, Value as _},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -81,6 +81,7 @@ fn read_config(
     let kafka = read_kafka(root.table("kafka"), report);
     let admin = read_admin(root.table("admin"), report);
     let relay = read_relay(root.table("relay"), report);
+    let inbox = read_inbox(root.table("inbox"), report);
     let log = read_log(root.table("log"), report);
     root.finish(report);
     let outboxes = Outboxes::new(database).read(outbox, defaults, report);
@@ -89,6 +90,7 @@ fn read_config(
         kafka: kafka?,
         admin: admin?,
         relay: relay?,
+        inbox: inbox?,
         log: log?,
         outboxes: outboxes?,
     })
@@ -168,6 +170,16 @@ fn read_relay(mut section: Section, report: &mut Report) -> Option<RelayConfig> 
         shutdown_deadline: shutdown_deadline?,
         lease: lease?,
         stall_timeout: stall_timeout?,
+    })
+}
+
+fn read_inbox(mut section: Section, report: &mut Report) -> Option<InboxConfig> {
+    let retention = section.within(report, "retention", MINUTE..=MAX_RETENTION);
+    let topics = section.optional::<TopicNames>(report, "topics");
+    section.finish(report);
+    Some(InboxConfig {
+        retention: retention?,
+        topics: topics?.map(|topics| topics.0).unwrap_or_default(),
     })
 }
 

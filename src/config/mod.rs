@@ -39,7 +39,7 @@ pub use names::{Identifier, TableName};
 pub use properties::KafkaProperties;
 pub use sources::{DEFAULTS, Sources};
 pub use template::{Field, Segment, Template};
-pub use topic::{MAX_TOPIC_BYTES, TopicTemplate};
+pub use topic::{MAX_TOPIC_BYTES, TopicTemplate, is_topic_name};
 pub use url::{PostgresUrl, REDACTED};
 pub use values::{BootstrapServers, LogFilter, Retention};
 pub use words::{EnvelopeFormat, EventTimestamp, LogFormat, OnSent, Pooler};
@@ -55,6 +55,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[relay]`
     pub relay: RelayConfig,
+    /// `[inbox]`
+    pub inbox: InboxConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[outbox.<name>]` by name: at least one, no two on the same table. Their windows add up to
@@ -126,6 +128,15 @@ pub struct RelayConfig {
     /// How long a lane may have events in flight without progress before it counts as stalled,
     /// 1 s to 1 h.
     pub stall_timeout: Duration,
+}
+
+/// The consumers' side, for `outboxd inbox`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxConfig {
+    /// How long processed ids are kept, 1 min to 100 years.
+    pub retention: Duration,
+    /// The topics whose own retention is compared with it.
+    pub topics: Vec<String>,
 }
 
 /// The log, on standard error.

@@ -3,9 +3,9 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AdminConfig, Config, CreateTopicsConfig, KafkaConfig, LogConfig, OutboxConfig, PostgresConfig,
-    RelayConfig,
-    values::{Listen, Value as _},
+    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, OutboxConfig,
+    PostgresConfig, RelayConfig,
+    values::{Listen, TopicNames, Value as _},
 };
 
 impl Config {
@@ -18,6 +18,7 @@ impl Config {
             kafka,
             admin,
             relay,
+            inbox,
             log,
             outboxes,
         } = self;
@@ -28,6 +29,10 @@ impl Config {
         page.table("admin");
         page.text("listen", Listen(*listen).show());
         relay.print(&mut page);
+        let InboxConfig { retention, topics } = inbox;
+        page.table("inbox");
+        page.text("retention", retention.show());
+        page.text("topics", TopicNames(topics.clone()).show());
         let LogConfig { level, format } = log;
         page.table("log");
         page.text("level", level.as_str());

@@ -29,8 +29,7 @@ impl TopicTemplate {
             return Err("must not be empty".to_owned());
         }
         let template = Template::parse(text, FIELDS)?;
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !template.literals().all(|text| text.bytes().all(legal)) {
+        if !template.literals().all(|text| text.bytes().all(is_legal)) {
             return Err(
                 "must use only the characters a-z, A-Z, 0-9, '.', '_' and '-' outside of placeholders"
                     .to_owned(),
@@ -55,4 +54,14 @@ impl fmt::Display for TopicTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// A name that Kafka takes (`org.apache.kafka.common.internals.Topic`).
+pub fn is_topic_name(name: &str) -> bool {
+    let dots = name == "." || name == "..";
+    (1..=MAX_TOPIC_BYTES).contains(&name.len()) && !dots && name.bytes().all(is_legal)
+}
+
+fn is_legal(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
 }

@@ -7,7 +7,7 @@ use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::topic::TopicTemplate;
+use super::topic::{TopicTemplate, is_topic_name};
 use super::url::{PostgresUrl, REDACTED, is_port};
 
 /// A value that an option can have.
@@ -161,6 +161,24 @@ impl Value for Label {
 
     fn show(&self) -> String {
         self.0.clone()
+    }
+}
+
+/// Topics by their names, separated by commas.
+#[derive(Debug, Clone)]
+pub(super) struct TopicNames(pub(super) Vec<String>);
+
+impl Value for TopicNames {
+    fn read(text: &str) -> Result<Self, String> {
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        match names.iter().all(|name| is_topic_name(name)) {
+            true => Ok(Self(names)),
+            false => Err("must be topics of a-z A-Z 0-9 . _ -, separated by commas".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.join(",")
     }
 }
 

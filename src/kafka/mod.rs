@@ -1,13 +1,22 @@
 //! Kafka: the supervised producers of a lane, what their errors mean to the librdkafka side, and the
 //! topics a lane may use.
 
+#[cfg(feature = "relay")]
 mod client;
+#[cfg(feature = "relay")]
 mod polled;
+#[cfg(feature = "relay")]
 mod producer;
+mod retention;
+#[cfg(feature = "relay")]
 mod topics;
 
+#[cfg(feature = "relay")]
 pub use client::{ClusterHealth, KafkaClient};
+#[cfg(feature = "relay")]
 pub use producer::{Producer, ProducerSizes, Report, Reports, SendError, Sharing};
+pub use retention::{TopicRetention, topic_retention};
+#[cfg(feature = "relay")]
 pub use topics::{TopicStatus, Topics};
 
 /// Why something could not be set up with Kafka.
@@ -23,4 +32,6 @@ pub enum KafkaSetupError {
     },
     #[error("creating topic \"{topic}\": {reason}")]
     CreateTopic { topic: String, reason: String },
+    #[error("asking how long topics keep their records ({topics}): {reason}")]
+    Retention { topics: String, reason: String },
 }

@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::Semaphore;
 
 use super::client::forward_log;
-use super::{ClusterHealth, KafkaClient, KafkaSetupError};
+use super::{ClusterHealth, KafkaClient, KafkaSetupError, TopicRetention, topic_retention};
 use crate::config::CreateTopicsConfig;
 
 /// How long one question to the cluster may take.
@@ -90,6 +90,14 @@ impl Topics {
             Err(code) => Ok(TopicStatus::Unusable(code.to_string())),
             Ok(()) => Ok(TopicStatus::Ready),
         }
+    }
+
+    /// How long the topics keep their records, in the order given.
+    ///
+    /// # Errors
+    /// As [`topic_retention`].
+    pub async fn retention(&self, topics: &[&str]) -> Result<Vec<TopicRetention>, KafkaSetupError> {
+        topic_retention(&self.admin, topics).await
     }
 
     /// Whether a broker answers at all.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 
 use super::window::{Outgoing, TopicId};
-use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate};
+use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate, is_topic_name};
 use crate::envelope::{Encoder, Envelope, Message, render};
 use crate::event::Event;
 
@@ -113,15 +113,4 @@ impl Router {
         self.new_topics.push((id, self.name.as_str().into()));
         id
     }
-}
-
-/// Kafka's rule (`org.apache.kafka.common.internals.Topic`).
-fn is_topic_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX_TOPIC_BYTES
-        && name != "."
-        && name != ".."
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }

@@ -169,7 +169,7 @@ pub(super) const CASES: &[Case] = &[
             "kafka.properties.linger.ms: is another name of queue.buffering.max.ms, set only one of them",
         ],
     ),
-    // [admin], [relay], [log]
+    // [admin], [relay], [inbox], [log]
     (
         "[admin]\nlisten = 'localhost:9464'",
         &[],
@@ -201,6 +201,15 @@ pub(super) const CASES: &[Case] = &[
             "relay.lease: must be a duration with its unit, such as \"100ms\", \"30s\" or \"7d\", is \"ten\", from OUTBOXD_RELAY__LEASE",
         ],
     ),
+    (
+        "[inbox]\nretention = '59s'\ntopics = 'orders-events, pay events'",
+        &[],
+        &[
+            "inbox.retention: must be between 1m and 100years, is 59s",
+            "inbox.topics: must be topics of a-z A-Z 0-9 . _ -, separated by commas, is \"orders-events, pay events\", from FILE",
+        ],
+    ),
+    ("[inbox]\ntopics = 'orders-events, payments'", &[], &[]),
     (
         "[log]\nlevel = 'inof'\nformat = 'xml'",
         &[],
