@@ -2,6 +2,10 @@
 
 mod claims;
 mod helper;
+mod prune;
+mod roles;
+mod size;
+mod topics;
 
 use std::process::{Command, Output};
 
