@@ -1,6 +1,7 @@
 //! The tests that need a real PostgreSQL and a real Kafka, in one binary: it starts each once.
 
 mod bench;
+mod clients;
 mod demo;
 mod envelopes;
 mod inbox;

@@ -15,7 +15,7 @@ pub mod services;
 use std::path::PathBuf;
 
 /// The program of this name on the `PATH`.
-fn program(name: &str) -> Option<PathBuf> {
+pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
