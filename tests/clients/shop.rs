@@ -81,8 +81,20 @@ impl Shop {
         execute(&mut rival, "commit").await;
     }
 
-    pub async fn roll_back(&self, mut rival: PgConnection) {
-        execute(&mut rival, "rollback").await;
+    /// Makes this effect (the first, second, …) wait for as long as the connection is there.
+    pub async fn hold_effect(&mut self, number: usize) -> PgConnection {
+        let mut holder = self.connect().await;
+        let hold = format!(
+            "create sequence effects; \
+             create function hold() returns trigger language plpgsql as $$ begin \
+                 if nextval('effects') = {number} then perform pg_advisory_xact_lock(1); end if; \
+                 return new; \
+             end $$; \
+             create trigger hold before insert on invoices for each row execute function hold(); \
+             select pg_advisory_lock(1)"
+        );
+        execute(&mut holder, &hold).await;
+        holder
     }
 
     /// Waits until a session of the database waits for another's lock.
