@@ -84,17 +84,30 @@ impl Shop {
     /// Makes this effect (the first, second, …) wait for as long as the connection is there.
     pub async fn hold_effect(&mut self, number: usize) -> PgConnection {
         let mut holder = self.connect().await;
-        let hold = format!(
+        execute(&mut holder, "select pg_advisory_lock(1)").await;
+        let wait = "perform pg_advisory_xact_lock(1)";
+        self.disturb_effect(number, wait).await;
+        holder
+    }
+
+    /// Makes this effect fail, and its second try succeed.
+    pub async fn fail_effect(&mut self, number: usize) {
+        let fail = "raise exception 'no invoice today'";
+        self.disturb_effect(number, fail).await;
+    }
+
+    /// A sequence counts the effects, since it does not roll back.
+    async fn disturb_effect(&mut self, number: usize, statement: &str) {
+        let disturb = format!(
             "create sequence effects; \
-             create function hold() returns trigger language plpgsql as $$ begin \
-                 if nextval('effects') = {number} then perform pg_advisory_xact_lock(1); end if; \
+             create function disturb() returns trigger language plpgsql as $$ begin \
+                 if nextval('effects') = {number} then {statement}; end if; \
                  return new; \
              end $$; \
-             create trigger hold before insert on invoices for each row execute function hold(); \
-             select pg_advisory_lock(1)"
+             create trigger disturb before insert on invoices \
+                 for each row execute function disturb()"
         );
-        execute(&mut holder, &hold).await;
-        holder
+        execute(self.database(), &disturb).await;
     }
 
     /// Waits until a session of the database waits for another's lock.
@@ -216,7 +229,8 @@ impl Example {
         killed.expect("killing the example");
     }
 
-    async fn ends(&mut self) -> Option<i32> {
+    /// Waits for its end; its exit status, none if a signal ended it.
+    pub async fn ends(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.sandbox.exit_status() {
