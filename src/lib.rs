@@ -34,6 +34,7 @@
 //! | feature | what it builds |
 //! |---|---|
 //! | `inbox` | [`inbox`]: claims and their pruning; neither librdkafka nor the daemon |
+//! | `outbox` | [`outbox`]: appends events in the caller's transaction |
 //! | `consumer` | the consumer runtime, with librdkafka |
 //! | `relay` (default) | everything else, and the program |
 //! | `demo` (default) | `outboxd demo` and the local Postgres of the tests |
@@ -74,7 +75,7 @@ pub mod demo;
 mod listen;
 #[cfg(feature = "demo")]
 pub mod local;
-#[cfg(feature = "relay")]
+#[cfg(feature = "consumer")]
 pub mod outage;
 #[cfg(feature = "relay")]
 pub mod shutdown;
