@@ -53,6 +53,9 @@ pub mod relay;
 #[cfg(feature = "inbox")]
 pub mod inbox;
 
+#[cfg(feature = "outbox")]
+pub mod outbox;
+
 #[cfg(feature = "consumer")]
 pub mod kafka;
 

@@ -42,8 +42,12 @@
 //! language can call just as well.
 
 mod claim;
+#[cfg(feature = "consumer")]
+pub mod consumer;
 mod error;
 mod identity;
+#[cfg(feature = "consumer")]
+mod outcome;
 mod prune;
 mod sql;
 mod status;

@@ -1,0 +1,364 @@
+//! Messages from Kafka: one thread that polls, so that a rebalance can wait there for the workers without
+//! keeping a thread of the runtime from them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, Statistics, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot};
+
+use super::record::Record;
+use crate::outage::Outage;
+
+/// How long one poll waits, and so how soon the thread notices that it is to end.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Messages between the thread and the dispatcher, which takes them at once into its schedule: enough to
+/// keep both busy, few beside what a partition may hold.
+const CHANNEL: usize = 1_000;
+
+/// A partition by its topic's name.
+pub type Named = (Arc<str>, i32);
+
+/// What the thread hands over, in the order in which it happened.
+#[derive(Debug)]
+pub enum Arrival {
+    Record(Record),
+    Assigned(Vec<Named>),
+    /// The partitions go. The rebalance waits (bounded) for the positions to commit.
+    Revoked {
+        partitions: Vec<Named>,
+        settled: std::sync::mpsc::SyncSender<Vec<(Named, i64)>>,
+    },
+    /// The group has given the partitions to others already; everything, if none is named.
+    Lost(Option<Vec<Named>>),
+    /// The client can do no more.
+    Failed(KafkaError),
+}
+
+/// The thread and its client. Dropping it leaves the group.
+pub struct Feed {
+    pub arrivals: mpsc::Receiver<Arrival>,
+    control: Control,
+}
+
+/// What may be asked of the client while the thread polls it.
+///
+/// Dropped in the order of the fields: the thread must be the last to hold the client, because closing it
+/// runs the callbacks.
+pub struct Control {
+    client: Arc<BaseConsumer<Context>>,
+    _end: End,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Tells the thread to end.
+struct End(Arc<AtomicBool>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What librdkafka calls back.
+pub struct Context {
+    arrivals: mpsc::Sender<Arrival>,
+    /// How long a rebalance waits for what is at work.
+    patience: Duration,
+    shared: Arc<Shared>,
+}
+
+/// What callbacks leave for the dispatcher to look at.
+#[derive(Debug)]
+pub struct Shared {
+    ends: Mutex<HashMap<(String, i32), i64>>,
+    /// A commit was not taken: the positions are to be sent again.
+    commit_failed: AtomicBool,
+    kafka: Outage,
+}
+
+impl Shared {
+    /// Where the partition ended when Kafka was last asked.
+    pub fn end(&self, topic: &str, partition: i32) -> Option<i64> {
+        // A map of plain numbers: whole at any moment, whoever panicked.
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    /// Whether a commit failed since the last call.
+    pub fn take_commit_failed(&self) -> bool {
+        self.commit_failed.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, message, "librdkafka");
+            }
+            _ => tracing::debug!(target: "librdkafka", facility, message, "librdkafka"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.shared.kafka.note_down(reason),
+            _ => {
+                tracing::debug!(error.message = %error, error.reason = reason, "kafka client error")
+            }
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = self
+            .shared
+            .ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (topic, statistics) in statistics.topics {
+            for (number, partition) in statistics.partitions {
+                // What a consumer may see: below the first open transaction.
+                if number >= 0 && partition.ls_offset >= 0 {
+                    ends.insert((topic.clone(), number), partition.ls_offset);
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, client: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(partitions) => {
+                let partitions = named(partitions);
+                tracing::info!(partitions = ?partitions, "partitions assigned");
+                // Nobody listens only when the consumer ends.
+                let _ = self.arrivals.blocking_send(Arrival::Assigned(partitions));
+            }
+            Rebalance::Revoke(partitions) if client.assignment_lost() => {
+                let partitions = named(partitions);
+                tracing::warn!(partitions = ?partitions, "partitions lost");
+                let _ = self.arrivals.blocking_send(Arrival::Lost(Some(partitions)));
+            }
+            Rebalance::Revoke(partitions) => self.hand_over(client, named(partitions)),
+            Rebalance::Error(error) => {
+                tracing::warn!(error.message = %error, "rebalance failed");
+                let _ = self.arrivals.blocking_send(Arrival::Lost(None));
+            }
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        match result {
+            Ok(()) => self.shared.kafka.note_up(),
+            // Nothing to commit is no failure.
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            Err(error) => {
+                tracing::debug!(error.message = %error, "committing offsets failed");
+                self.shared.commit_failed.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Context {
+    /// Waits until what is at work for the partitions has ended, and commits.
+    fn hand_over(&self, client: &BaseConsumer<Self>, partitions: Vec<Named>) {
+        if partitions.is_empty() {
+            return;
+        }
+        tracing::info!(partitions = ?partitions, "partitions revoked");
+        let (settled, answer) = std::sync::mpsc::sync_channel(1);
+        let revoked = Arrival::Revoked {
+            partitions,
+            settled,
+        };
+        if self.arrivals.blocking_send(revoked).is_err() {
+            return;
+        }
+        let Ok(positions) = answer.recv_timeout(self.patience) else {
+            tracing::warn!("gave partitions away with work in hand, which others will find done");
+            return;
+        };
+        // What is not committed is read again by others, and found done.
+        if let Some(list) = list(&positions)
+            && let Err(error) = client.commit(&list, CommitMode::Sync)
+        {
+            tracing::debug!(error.message = %error, "committing revoked partitions failed");
+        }
+    }
+}
+
+impl Feed {
+    /// Subscribes, in the background.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a property or a topic's name.
+    pub fn start(
+        config: &ClientConfig,
+        topics: &[&str],
+        patience: Duration,
+    ) -> Result<Feed, KafkaError> {
+        let (sender, arrivals) = mpsc::channel(CHANNEL);
+        let context = Context {
+            arrivals: sender.clone(),
+            patience,
+            shared: Arc::new(Shared {
+                ends: Mutex::default(),
+                commit_failed: AtomicBool::new(false),
+                kafka: Outage::new("kafka"),
+            }),
+        };
+        let client = Arc::new(BaseConsumer::from_config_and_context(config, context)?);
+        client.subscribe(topics)?;
+        let end = End(Arc::default());
+        let (ended_tx, ended) = oneshot::channel();
+        let poller = Poller {
+            client: Arc::clone(&client),
+            end: Arc::clone(&end.0),
+            arrivals: sender,
+            topics: topics.iter().map(|topic| Arc::from(*topic)).collect(),
+        };
+        std::thread::spawn(move || {
+            poller.run();
+            // Nobody waits if the consumer was dropped.
+            let _ = ended_tx.send(());
+        });
+        Ok(Feed {
+            arrivals,
+            control: Control {
+                client,
+                _end: end,
+                ended,
+            },
+        })
+    }
+
+    pub fn split(self) -> (mpsc::Receiver<Arrival>, Control) {
+        (self.arrivals, self.control)
+    }
+}
+
+impl Control {
+    pub fn shared(&self) -> &Shared {
+        &self.client.context().shared
+    }
+
+    /// Stops or starts fetching. Returns at once: librdkafka does it on its own threads.
+    pub fn set_paused(&self, partitions: &[Named], paused: bool) {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let done = match paused {
+            true => self.client.pause(&list),
+            false => self.client.resume(&list),
+        };
+        if let Err(error) = done {
+            tracing::debug!(error.message = %error, "pausing or resuming failed");
+        }
+    }
+
+    /// Hands positions over to be committed, without waiting.
+    pub fn commit(&self, positions: &[(Named, i64)]) {
+        if let Some(list) = list(positions)
+            && let Err(error) = self.client.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(error.message = %error, "committing offsets failed");
+            let shared = self.shared();
+            shared.commit_failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Commits, leaves the group, and waits for both, each at most for the client's own time-outs.
+    pub async fn close(self, positions: Vec<(Named, i64)>) {
+        if let Some(list) = list(&positions) {
+            let client = Arc::clone(&self.client);
+            let commit = move || client.commit(&list, CommitMode::Sync);
+            match tokio::task::spawn_blocking(commit).await {
+                Ok(Err(error)) => {
+                    tracing::warn!(error.message = %error, "committing the last offsets failed");
+                }
+                Ok(Ok(())) | Err(_) => {}
+            }
+        }
+        let Control {
+            client,
+            _end: end,
+            ended,
+        } = self;
+        drop(client);
+        drop(end);
+        // The thread says so, or has ended by itself.
+        let _ = ended.await;
+    }
+}
+
+/// The thread's own.
+struct Poller {
+    client: Arc<BaseConsumer<Context>>,
+    end: Arc<AtomicBool>,
+    arrivals: mpsc::Sender<Arrival>,
+    topics: Vec<Arc<str>>,
+}
+
+impl Poller {
+    fn run(mut self) {
+        while !self.end.load(Ordering::Relaxed) {
+            let client = Arc::clone(&self.client);
+            let arrival = match client.poll(POLL) {
+                None => continue,
+                Some(Ok(message)) => {
+                    let topic = self.topic(message.topic());
+                    Arrival::Record(Record::of(topic, &message))
+                }
+                Some(Err(error)) if client.client().fatal_error().is_some() => {
+                    Arrival::Failed(error)
+                }
+                Some(Err(error)) => {
+                    // A topic that does not exist yet, a broker that comes back.
+                    tracing::debug!(error.message = %error, "reading from kafka failed");
+                    continue;
+                }
+            };
+            if self.arrivals.blocking_send(arrival).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn topic(&mut self, name: &str) -> Arc<str> {
+        if let Some(topic) = self.topics.iter().find(|topic| ***topic == *name) {
+            return Arc::clone(topic);
+        }
+        // Of a subscription by pattern.
+        let topic = Arc::from(name);
+        self.topics.push(Arc::clone(&topic));
+        topic
+    }
+}
+
+fn named(list: &TopicPartitionList) -> Vec<Named> {
+    let elements = list.elements();
+    let named = elements
+        .iter()
+        .map(|element| (element.topic().into(), element.partition()));
+    named.collect()
+}
+
+/// Nothing if there is nothing to commit.
+fn list(positions: &[(Named, i64)]) -> Option<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), offset) in positions {
+        // Only an offset that means something else is refused; ours are those of messages.
+        let _ = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+    }
+    (list.count() > 0).then_some(list)
+}

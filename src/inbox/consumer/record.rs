@@ -1,0 +1,68 @@
+//! A message as it came from Kafka, owned: it outlives the client's buffers.
+
+use std::sync::Arc;
+
+use rdkafka::Message as _;
+use rdkafka::message::{BorrowedMessage, Headers as _};
+
+/// One Kafka message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub offset: i64,
+    /// Kafka's own timestamp, in milliseconds since 1970.
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<Box<[u8]>>,
+    /// Nothing: a tombstone.
+    pub value: Option<Box<[u8]>>,
+    /// In the order of the message; a name can come more than once.
+    pub headers: Vec<(Box<str>, Box<[u8]>)>,
+}
+
+impl Record {
+    pub(super) fn of(topic: Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            headers
+                .iter()
+                .map(|header| (header.key.into(), header.value.unwrap_or_default().into()))
+                .collect()
+        });
+        Record {
+            topic,
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key().map(Into::into),
+            value: message.payload().map(Into::into),
+            headers,
+        }
+    }
+
+    /// The last header of this name, which is the one that counts.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let mut found = self.headers.iter().rev();
+        found
+            .find(|(header, _)| **header == *name)
+            .map(|(_, value)| &**value)
+    }
+
+    /// The same as text; nothing if it is not UTF-8.
+    pub fn header_text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.header(name)?).ok()
+    }
+
+    /// Bytes that this message holds in memory, about.
+    pub fn size(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD)
+            .sum();
+        let length = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map_or(0, |bytes| bytes.len());
+        size_of::<Record>() + length(&self.key) + length(&self.value) + headers
+    }
+}
+
+/// Two fat pointers.
+const HEADER_OVERHEAD: usize = 32;

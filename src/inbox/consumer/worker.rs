@@ -1,0 +1,589 @@
+//! One batch of events: claimed, handled and committed in one transaction; or, when that fails, each in one
+//! of its own, so that only the guilty one is held to account.
+
+use std::error::Error;
+use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use sqlx::{PgPool, Postgres, Transaction};
+use tracing::Instrument as _;
+
+use super::dead_letter::{DeadLetters, Reason, header};
+use super::decode::{self, Decoded, Decoder};
+use super::handler::{HandlerError, Routes};
+use super::metrics::ConsumerMetrics;
+use super::record::Record;
+use super::schedule::{Job, Outcome};
+use super::upcast::Upcasters;
+use crate::inbox::outcome::{Outcomes, State};
+use crate::inbox::{Claim, EventId, Identity, Inbox, InboxError, Tx, commit, is_transient};
+use crate::outage::{Outage, chain, jittered};
+use crate::outbox::{Cause, because};
+
+/// How long a worker waits after Postgres did not answer: the next batch would meet the same.
+const OUTAGE_WAIT: Duration = Duration::from_millis(500);
+
+/// How long a claim waits for somebody else's of the same event, which is as long as their handler takes,
+/// or for ever if they are frozen. Then the others of the batch go on without it.
+const CLAIM_PATIENCE: &str = "1s";
+
+pub type Message = Arc<Record>;
+
+/// Works on batches; shared by all tasks of a consumer.
+pub struct Worker {
+    pub pool: PgPool,
+    pub inbox: Inbox,
+    pub outcomes: Outcomes,
+    pub decoders: Vec<Box<dyn Decoder>>,
+    pub upcasters: Upcasters,
+    pub routes: Routes,
+    pub dead_letters: DeadLetters,
+    pub metrics: ConsumerMetrics,
+    pub postgres: Outage,
+    /// Runs alone before an event is dead-lettered.
+    pub attempts: NonZeroU32,
+    pub handler_timeout: Duration,
+    /// Events of types without a handler are dead letters.
+    pub reject_unhandled: bool,
+    /// A dead letter holds the later events of its key.
+    pub hold_key: bool,
+}
+
+/// A job on its way.
+struct Task {
+    job: Job<Message>,
+    reading: Reading,
+    outcome: Option<Outcome>,
+}
+
+enum Reading {
+    Event(Box<Decoded>),
+    /// Nothing is to be done for it.
+    Skip,
+    /// It is no event that can be handled: its id as a dead letter, and why.
+    Unreadable(EventId, String),
+}
+
+/// Why a transaction did not come to its end.
+enum Failure {
+    /// Postgres is away: nothing was tried.
+    Outage(String),
+    /// A deadlock, a serialization failure, a lock that was not to be had: nobody's fault.
+    Contention,
+    /// The handler's fault, as far as one can tell.
+    Handler(HandlerError),
+    /// The batch holds something that must be looked at alone.
+    Mixed,
+}
+
+impl Failure {
+    fn of_query(error: &sqlx::Error) -> Failure {
+        match error {
+            sqlx::Error::Database(database) => match database.code().as_deref() {
+                Some(code) if code.starts_with("40") || code == "55P03" => Failure::Contention,
+                _ => Failure::Outage(chain(error)),
+            },
+            _ => Failure::Outage(chain(error)),
+        }
+    }
+
+    /// Beginning, claiming or committing failed. What cannot pass by itself (no schema, no rights) is waited
+    /// for like an outage: an operator mends it.
+    fn of_inbox(error: InboxError) -> Failure {
+        match &error {
+            InboxError::Aborted => Failure::Handler(HandlerError::retry(error)),
+            InboxError::Query { source, .. } => match Failure::of_query(source) {
+                Failure::Outage(_) => Failure::Outage(chain(&error)),
+                other => other,
+            },
+            _ => Failure::Outage(chain(&error)),
+        }
+    }
+
+    fn of_handler(error: HandlerError) -> Failure {
+        if error.is_reject() {
+            return Failure::Handler(error);
+        }
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error.cause());
+        while let Some(error) = cause {
+            if let Some(query) = error.downcast_ref::<sqlx::Error>()
+                && is_transient(query)
+            {
+                return Failure::of_query(query);
+            }
+            cause = error.source();
+        }
+        Failure::Handler(error)
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Failure::Outage(reason) => reason.clone(),
+            Failure::Handler(error) => chain(error.cause()),
+            Failure::Contention | Failure::Mixed => "a lock was not to be had".to_owned(),
+        }
+    }
+}
+
+impl Worker {
+    /// Brings every job of the batch to an outcome, in the order given.
+    pub async fn run(self: Arc<Self>, batch: Vec<Job<Message>>) -> Vec<(Job<Message>, Outcome)> {
+        let mut tasks: Vec<Task> = batch.into_iter().map(|job| self.read(job)).collect();
+        let shared = match tasks.len() > 1 {
+            true => self.share(&mut tasks).await,
+            false => Err(Failure::Mixed),
+        };
+        let mut outage = None;
+        match shared {
+            Ok(()) => self.set_aside_expired(&mut tasks).await,
+            Err(Failure::Outage(reason)) => outage = Some(reason),
+            // A verdict counts only alone: what fails in company may be a mate's fault.
+            Err(Failure::Contention | Failure::Handler(_) | Failure::Mixed) => {
+                outage = self.isolate(&mut tasks).await;
+            }
+        }
+        if let Some(reason) = outage {
+            self.postgres.note_down(&reason);
+            tokio::time::sleep(jittered(OUTAGE_WAIT)).await;
+        } else {
+            self.postgres.note_up();
+        }
+        let outcomes = tasks.into_iter().map(|task| {
+            let outcome = task.outcome.unwrap_or(Outcome::NotTried);
+            (task.job, outcome)
+        });
+        outcomes.collect()
+    }
+
+    /// What the message is, by itself.
+    fn read(&self, job: Job<Message>) -> Task {
+        let record = &*job.item;
+        let redriven_for = record.header(header::REDRIVE);
+        let consumer = self.inbox.consumer().as_str().as_bytes();
+        let reading = if redriven_for.is_some_and(|name| name != consumer) {
+            Reading::Skip
+        } else {
+            match decode::decode(&self.decoders, record) {
+                Err(error) => self.unreadable(record, chain(&error)),
+                Ok(event) if self.routes.handles(&event.event_type) => {
+                    Reading::Event(Box::new(event))
+                }
+                Ok(event) if self.reject_unhandled => {
+                    let reason = format!("no handler for events of type \"{}\"", event.event_type);
+                    Reading::Unreadable(event.id, reason)
+                }
+                Ok(_) => Reading::Skip,
+            }
+        };
+        Task {
+            job,
+            reading,
+            outcome: None,
+        }
+    }
+
+    /// A message without an id is known by its place.
+    fn unreadable(&self, record: &Record, reason: String) -> Reading {
+        let place = format!(
+            "kafka:{}/{}/{}",
+            record.topic, record.partition, record.offset
+        );
+        match EventId::text(place) {
+            Ok(id) => Reading::Unreadable(id, reason),
+            // Kafka's topic names end at 249 bytes and hold no NUL.
+            Err(_) => unreachable!("a place in Kafka is an id"),
+        }
+    }
+
+    /// All events of the batch in one transaction. Leaves those without an outcome that are to be dead
+    /// letters.
+    async fn share(&self, tasks: &mut [Task]) -> Result<(), Failure> {
+        let unreadable = |task: &Task| matches!(task.reading, Reading::Unreadable(..));
+        if self.hold_key && tasks.iter().any(unreadable) {
+            return Err(Failure::Mixed);
+        }
+        let identities: Vec<Identity> = tasks.iter().filter_map(Task::identity).collect();
+        let mut claims = Vec::new();
+        if !identities.is_empty() {
+            let (mut tx, patience) = self.begin().await?;
+            let answers = self.inbox.claim_batch(&mut tx, &identities).await;
+            claims = answers.map_err(Failure::of_inbox)?;
+            set_patience(&mut tx, &patience).await?;
+            if self.hold_key && self.holds_any(&mut tx, &identities, &claims).await? {
+                return Err(Failure::Mixed);
+            }
+            let events = tasks.iter().filter(|task| task.identity().is_some());
+            for (task, claim) in events.zip(&claims) {
+                if let (Claim::New, Reading::Event(event)) = (claim, &task.reading) {
+                    tx = self.handle(tx, event, &task.job.item).await?;
+                }
+            }
+            match claims.contains(&Claim::New) {
+                true => commit(tx).await.map_err(Failure::of_inbox)?,
+                false => drop(tx),
+            }
+        }
+        let mut claims = claims.into_iter();
+        for task in tasks {
+            match &task.reading {
+                Reading::Event(event) => match claims.next() {
+                    Some(Claim::New) => {
+                        self.metrics.took_effect(event.created_at);
+                        task.outcome = Some(Outcome::Done);
+                    }
+                    Some(Claim::Duplicate) => {
+                        self.metrics.duplicates.inc();
+                        task.outcome = Some(Outcome::Done);
+                    }
+                    Some(Claim::Expired) | None => {}
+                },
+                Reading::Skip => {
+                    self.metrics.skipped.inc();
+                    task.outcome = Some(Outcome::Done);
+                }
+                Reading::Unreadable(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// After a batch was committed: what is left of it goes to the dead letters.
+    async fn set_aside_expired(&self, tasks: &mut [Task]) {
+        for task in tasks {
+            if task.outcome.is_none() {
+                task.outcome = Some(match &task.reading {
+                    Reading::Event(event) => self.expired(&task.job, &event.id).await,
+                    Reading::Unreadable(id, reason) => {
+                        self.dead_letter(&task.job, id, reason, 0).await
+                    }
+                    Reading::Skip => Outcome::Done,
+                });
+            }
+        }
+    }
+
+    /// Each event in a transaction of its own, in order; what follows a failed one of its key is not tried.
+    /// Returns why it gave up, if Postgres went away.
+    async fn isolate(&self, tasks: &mut [Task]) -> Option<String> {
+        for index in 0..tasks.len() {
+            let (before, rest) = tasks.split_at_mut(index);
+            let Some(task) = rest.first_mut() else {
+                return None;
+            };
+            let stopped = before.iter().any(|earlier| {
+                earlier.job.is_of_same_key(&task.job) && earlier.outcome != Some(Outcome::Done)
+            });
+            if stopped {
+                task.outcome = Some(Outcome::NotTried);
+                continue;
+            }
+            match self.alone(task).await {
+                Ok(outcome) => task.outcome = Some(outcome),
+                Err(reason) => return Some(reason),
+            }
+        }
+        None
+    }
+
+    /// One event by itself.
+    async fn alone(&self, task: &Task) -> Result<Outcome, String> {
+        let event = match &task.reading {
+            Reading::Event(event) => event,
+            Reading::Skip => {
+                self.metrics.skipped.inc();
+                return Ok(Outcome::Done);
+            }
+            Reading::Unreadable(id, reason) => {
+                return Ok(self.dead_letter(&task.job, id, reason, 0).await);
+            }
+        };
+        match self.attempt(event, &task.job.item).await {
+            Ok(Claim::New) => {
+                self.metrics.took_effect(event.created_at);
+                Ok(Outcome::Done)
+            }
+            Ok(Claim::Duplicate) => {
+                self.metrics.duplicates.inc();
+                Ok(self.hold_or_go_on(&event.id).await)
+            }
+            Ok(Claim::Expired) => Ok(self.expired(&task.job, &event.id).await),
+            Err(Failure::Outage(reason)) => Err(reason),
+            Err(Failure::Contention | Failure::Mixed) => Ok(Outcome::Blocked),
+            Err(Failure::Handler(error)) => Ok(self.failed(&task.job, event, &error).await),
+        }
+    }
+
+    /// Claims the event and runs its handler, if it is new.
+    async fn attempt(&self, event: &Decoded, record: &Message) -> Result<Claim, Failure> {
+        let identity = identity(event);
+        let (mut tx, patience) = self.begin().await?;
+        let claim = self.inbox.claim(&mut tx, &identity).await;
+        let claim = claim.map_err(Failure::of_inbox)?;
+        set_patience(&mut tx, &patience).await?;
+        if claim == Claim::New {
+            let tx = self.handle(tx, event, record).await?;
+            commit(tx).await.map_err(Failure::of_inbox)?;
+        }
+        Ok(claim)
+    }
+
+    /// A transaction that waits for locks as long as a claim may; and how long it would wait else, for the
+    /// handlers.
+    async fn begin(&self) -> Result<(Transaction<'static, Postgres>, String), Failure> {
+        let begin = async {
+            let mut tx = self.pool.begin().await?;
+            let usual = sqlx::query_scalar("select current_setting('lock_timeout')");
+            let usual: String = usual.fetch_one(&mut *tx).await?;
+            Ok((tx, usual))
+        };
+        let (mut tx, usual) = begin
+            .await
+            .map_err(|error: sqlx::Error| Failure::Outage(chain(&error)))?;
+        set_patience(&mut tx, CLAIM_PATIENCE).await?;
+        Ok((tx, usual))
+    }
+
+    /// Runs the handler in the transaction and hands that back.
+    async fn handle(
+        &self,
+        tx: Transaction<'static, Postgres>,
+        event: &Decoded,
+        record: &Message,
+    ) -> Result<Transaction<'static, Postgres>, Failure> {
+        let span = tracing::info_span!(
+            "process",
+            consumer = self.inbox.consumer().as_str(),
+            event.id = event.id.as_str(),
+            event.r#type = event.event_type,
+            messaging.destination.name = &*record.topic,
+            messaging.message.conversation_id = event.correlation_id,
+            traceparent = event.traceparent,
+        );
+        let cause = Cause {
+            event_id: event.id.as_str().to_owned(),
+            correlation_id: event.correlation_id.clone(),
+            traceparent: event.traceparent.clone(),
+            tracestate: event.tracestate.clone(),
+        };
+        let (tx, lent) = Tx::lend(tx).await;
+        let mut event = event.clone();
+        let work = async {
+            self.upcasters.apply(&mut event)?;
+            self.routes.call(tx, event, Arc::clone(record)).await
+        };
+        let work = because(cause, caught(work)).instrument(span);
+        let Ok(answer) = tokio::time::timeout(self.handler_timeout, work).await else {
+            // Its statement may still run: the transaction is rolled back in the background.
+            let seconds = self.handler_timeout.as_secs_f64();
+            let error = format!("the handler did not end within {seconds} s");
+            return Err(Failure::of_handler(HandlerError::retry(error)));
+        };
+        match (answer, lent.take_back()) {
+            (Ok(()), Some(tx)) => Ok(tx),
+            (Ok(()), None) => {
+                let error = HandlerError::retry("the handler kept its transaction beyond its end");
+                Err(Failure::Handler(error))
+            }
+            (Err(error), tx) => {
+                if let Some(tx) = tx
+                    && let Err(lost) = tx.rollback().await
+                {
+                    // The connection was lost, and that is why the handler failed.
+                    return Err(Failure::Outage(chain(&lost)));
+                }
+                Err(Failure::of_handler(error))
+            }
+        }
+    }
+
+    /// The handler failed for the event alone.
+    async fn failed(&self, job: &Job<Message>, event: &Decoded, error: &HandlerError) -> Outcome {
+        let attempts = job.failures + 1;
+        let reason = chain(error.cause());
+        if error.is_reject() || attempts >= self.attempts.get() {
+            return self.dead_letter(job, &event.id, &reason, attempts).await;
+        }
+        self.metrics.retried.inc();
+        tracing::warn!(
+            consumer = self.inbox.consumer().as_str(),
+            event.id = event.id.as_str(),
+            event.r#type = event.event_type,
+            attempts,
+            error = reason,
+            "handling an event failed, trying again"
+        );
+        Outcome::Failed
+    }
+
+    async fn expired(&self, job: &Job<Message>, id: &EventId) -> Outcome {
+        self.metrics.expired.inc();
+        let reason = "expired: older than anything the consumer remembers";
+        self.dead_letter(job, id, reason, 0).await
+    }
+
+    /// Records the dead letter and writes it, both or neither; a crash in between may leave a second copy
+    /// on the topic, and no effect.
+    async fn dead_letter(
+        &self,
+        job: &Job<Message>,
+        id: &EventId,
+        reason: &str,
+        attempts: u32,
+    ) -> Outcome {
+        let record = &*job.item;
+        match self.set_aside(record, id, reason, attempts).await {
+            Ok(true) => {
+                self.metrics.dead_lettered.inc();
+                tracing::error!(
+                    consumer = self.inbox.consumer().as_str(),
+                    event.id = id.as_str(),
+                    topic.name = &*record.topic,
+                    partition = record.partition,
+                    offset = record.offset,
+                    attempts,
+                    error = reason,
+                    "dead-lettered an event"
+                );
+                self.hold_or_go_on(id).await
+            }
+            Ok(false) => {
+                self.metrics.duplicates.inc();
+                self.hold_or_go_on(id).await
+            }
+            Err(error) => {
+                tracing::error!(
+                    consumer = self.inbox.consumer().as_str(),
+                    event.id = id.as_str(),
+                    topic.name = self.dead_letters.topic(),
+                    error,
+                    "writing a dead letter failed, its key waits"
+                );
+                Outcome::Blocked
+            }
+        }
+    }
+
+    /// False if somebody was first.
+    async fn set_aside(
+        &self,
+        record: &Record,
+        id: &EventId,
+        reason: &str,
+        attempts: u32,
+    ) -> Result<bool, String> {
+        let begun = self.begin().await;
+        let (mut tx, _) = begun.map_err(|failure| failure.text())?;
+        let recorded = self.outcomes.dead_letter(&mut tx, id).await;
+        if !recorded.map_err(|error| chain(&error))? {
+            return Ok(false);
+        }
+        let reason = Reason {
+            event_id: id.as_str(),
+            text: reason,
+            attempts,
+        };
+        let sent = self.dead_letters.send(record, reason).await;
+        sent.map_err(|error| chain(&error))?;
+        let committed = commit(tx).await;
+        committed.map_err(|error| chain(&error))?;
+        Ok(true)
+    }
+
+    /// Whether something that was claimed is, or is to be, a dead letter that holds its key.
+    async fn holds_any(
+        &self,
+        tx: &mut Transaction<'static, Postgres>,
+        identities: &[Identity],
+        claims: &[Claim],
+    ) -> Result<bool, Failure> {
+        if claims.contains(&Claim::Expired) {
+            return Ok(true);
+        }
+        let claimed = identities.iter().zip(claims);
+        let seen: Vec<&str> = claimed
+            .filter(|(_, claim)| **claim == Claim::Duplicate)
+            .map(|(identity, _)| identity.id.as_str())
+            .collect();
+        if seen.is_empty() {
+            return Ok(false);
+        }
+        let states = self.outcomes.states(tx, &seen).await;
+        let states = states.map_err(Failure::of_inbox)?;
+        Ok(states
+            .values()
+            .any(|state| matches!(state, State::DeadLettered | State::Redriven)))
+    }
+
+    /// With `hold_key`, a dead letter's key waits until a person has decided.
+    async fn hold_or_go_on(&self, id: &EventId) -> Outcome {
+        if !self.hold_key {
+            return Outcome::Done;
+        }
+        let states = async {
+            let mut connection = self.pool.acquire().await.map_err(|error| chain(&error))?;
+            let states = self.outcomes.states(&mut connection, &[id.as_str()]).await;
+            states.map_err(|error| chain(&error))
+        };
+        match states.await {
+            Ok(states) => match states.get(id.as_str()) {
+                Some(State::DeadLettered | State::Redriven) => Outcome::Blocked,
+                Some(State::Processed | State::Discarded) | None => Outcome::Done,
+            },
+            Err(error) => {
+                self.postgres.note_down(&error);
+                Outcome::Blocked
+            }
+        }
+    }
+}
+
+impl Task {
+    fn identity(&self) -> Option<Identity> {
+        match &self.reading {
+            Reading::Event(event) => Some(identity(event)),
+            Reading::Skip | Reading::Unreadable(..) => None,
+        }
+    }
+}
+
+/// Until the end of the transaction.
+async fn set_patience(
+    tx: &mut Transaction<'static, Postgres>,
+    lock_timeout: &str,
+) -> Result<(), Failure> {
+    sqlx::query("select set_config('lock_timeout', $1, true)")
+        .bind(lock_timeout)
+        .execute(&mut **tx)
+        .await
+        .map(|_| ())
+        .map_err(|error| Failure::of_query(&error))
+}
+
+fn identity(event: &Decoded) -> Identity {
+    Identity {
+        id: event.id.clone(),
+        created_at: event.created_at,
+    }
+}
+
+/// A panic of the handler is an error like any other.
+async fn caught(work: impl Future<Output = Result<(), HandlerError>>) -> Result<(), HandlerError> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        // The handler's future is not polled again after a panic.
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        polled.unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            let error = format!("the handler panicked: {text}");
+            Poll::Ready(Err(HandlerError::retry(error)))
+        })
+    })
+    .await
+}
