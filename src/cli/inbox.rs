@@ -27,6 +27,8 @@ enum InboxCommand {
     Status(StatusArgs),
     /// Forget processed ids that are older than the retention
     Prune(PruneArgs),
+    /// Show a consumer's dead letters, send them back, or give them up
+    Dlq(super::dlq::DlqArgs),
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +67,7 @@ pub fn run(args: InboxArgs) -> anyhow::Result<Exit> {
         match args.command {
             InboxCommand::Status(args) => status(args).await,
             InboxCommand::Prune(args) => prune(args).await,
+            InboxCommand::Dlq(args) => super::dlq::run(&args).await,
         }
     })
 }

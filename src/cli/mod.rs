@@ -3,6 +3,7 @@
 mod bench;
 #[cfg(feature = "demo")]
 mod demo;
+mod dlq;
 mod exit;
 mod inbox;
 mod migrate;

@@ -1,0 +1,222 @@
+//! `outboxd inbox dlq`
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use super::{ConfigArgs, Exit};
+use crate::db::Database;
+use crate::inbox::ConsumerName;
+use crate::inbox::consumer::Record;
+use crate::inbox::consumer::dlq::{Dlq, Letter, State};
+use crate::kafka::KafkaClient;
+
+/// `outboxd inbox dlq`
+#[derive(Debug, Args)]
+pub struct DlqArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the events that wait for a decision
+    List(ListArgs),
+    /// Show one of them, with its message
+    Show(ShowArgs),
+    /// Send events back to their topic, to take effect as if they were new
+    Redrive(DecideArgs),
+    /// Give events up: they will never take effect
+    Discard(DecideArgs),
+}
+
+/// Which dead letters; the same for every command.
+#[derive(Debug, Args)]
+struct Which {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The consumer's name
+    #[arg(long, value_name = "NAME")]
+    consumer: String,
+    /// Its dead-letter topic [default: NAME-dead-letters]
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    which: Which,
+    /// The event's id, as `list` prints it
+    event_id: String,
+}
+
+#[derive(Debug, Args)]
+struct DecideArgs {
+    #[command(flatten)]
+    which: Which,
+    /// The events' ids, as `list` prints them
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    event_ids: Vec<String>,
+    /// All that wait
+    #[arg(long)]
+    all: bool,
+}
+
+/// Shows or decides dead letters.
+///
+/// # Errors
+/// When the configuration is wrong, a service does not answer, or an event is no dead letter.
+pub async fn run(args: &DlqArgs) -> anyhow::Result<Exit> {
+    match &args.command {
+        Command::List(args) => list(args).await?,
+        Command::Show(args) => show(args).await?,
+        Command::Redrive(args) => decide(args, Decision::Redrive).await?,
+        Command::Discard(args) => decide(args, Decision::Discard).await?,
+    }
+    Ok(Exit::Success)
+}
+
+async fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let (dlq, mut connection) = args.which.open().await?;
+    let letters = dlq.list(&mut connection).await?;
+    let mut out = std::io::stdout().lock();
+    // A closed pipe (`| head`) is no failure, here and below.
+    if args.json {
+        let letters: Vec<Value> = letters.iter().map(summary).collect();
+        let _ = writeln!(out, "{:#}", Value::from(letters));
+        return Ok(());
+    }
+    if letters.is_empty() {
+        let _ = writeln!(out, "no dead letters");
+    }
+    for letter in &letters {
+        let attempts = match letter.attempts {
+            1 => "1 attempt".to_owned(),
+            attempts => format!("{attempts} attempts"),
+        };
+        let state = state(letter);
+        let (id, origin) = (&letter.event_id, origin(letter));
+        let _ = writeln!(
+            out,
+            "{id}  {state}  {origin}  {attempts}: {}",
+            letter.reason
+        );
+    }
+    Ok(())
+}
+
+async fn show(args: &ShowArgs) -> anyhow::Result<()> {
+    let (dlq, mut connection) = args.which.open().await?;
+    let letters = dlq.list(&mut connection).await?;
+    let letter = find(&letters, &args.event_id)?;
+    let mut shown = summary(letter);
+    shown["key"] = text(letter.record.key.as_deref());
+    let headers = letter.record.headers.iter();
+    shown["headers"] = headers
+        .map(|(name, value)| json!([name, text(Some(value))]))
+        .collect();
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{shown:#}\n");
+    let _ = out.write_all(letter.record.value.as_deref().unwrap_or(b"(no value)"));
+    let _ = writeln!(out);
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Decision {
+    Redrive,
+    Discard,
+}
+
+async fn decide(args: &DecideArgs, decision: Decision) -> anyhow::Result<()> {
+    let (dlq, mut connection) = args.which.open().await?;
+    let letters = dlq.list(&mut connection).await?;
+    let chosen: Vec<&Letter> = match args.all {
+        true => letters.iter().collect(),
+        // All must be there before anything is done.
+        false => args
+            .event_ids
+            .iter()
+            .map(|id| find(&letters, id))
+            .collect::<anyhow::Result<_>>()?,
+    };
+    let mut out = std::io::stdout().lock();
+    for letter in chosen {
+        let done = match decision {
+            Decision::Redrive => {
+                dlq.redrive(&mut connection, letter).await?;
+                "redriven"
+            }
+            Decision::Discard => {
+                dlq.discard(&mut connection, letter).await?;
+                "discarded"
+            }
+        };
+        let _ = writeln!(out, "{done} {}", letter.event_id);
+    }
+    Ok(())
+}
+
+impl Which {
+    async fn open(&self) -> anyhow::Result<(Dlq, PgConnection)> {
+        let config = self.config.load()?;
+        let kafka = KafkaClient::new(&config.kafka).base(&[]);
+        let consumer = ConsumerName::new(&*self.consumer)?;
+        let schema = config.postgres.schema.as_str();
+        let dlq = Dlq::new(consumer, self.topic.as_deref(), Some(schema), kafka)?;
+        let connection = Database::new(&config.postgres)?
+            .connect_direct("dlq")
+            .await?;
+        Ok((dlq, connection))
+    }
+}
+
+fn find<'l>(letters: &'l [Letter], id: &str) -> anyhow::Result<&'l Letter> {
+    let found = letters.iter().find(|letter| letter.event_id == id);
+    found.ok_or_else(|| anyhow::anyhow!("event {id} is no dead letter of this consumer"))
+}
+
+fn summary(letter: &Letter) -> Value {
+    json!({
+        "eventId": letter.event_id,
+        "state": state(letter),
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "origin": origin(letter),
+    })
+}
+
+fn state(letter: &Letter) -> &'static str {
+    match letter.state {
+        State::Redriven => "redriven, not yet effective",
+        State::DeadLettered => "dead-lettered",
+        State::Processed | State::Discarded => letter.state.as_str(),
+    }
+}
+
+fn origin(letter: &Letter) -> String {
+    match &letter.origin {
+        Some(origin) => format!("{}/{}/{}", origin.topic, origin.partition, origin.offset),
+        None => place(&letter.record),
+    }
+}
+
+fn place(record: &Record) -> String {
+    format!("{}/{}/{}", record.topic, record.partition, record.offset)
+}
+
+fn text(bytes: Option<&[u8]>) -> Value {
+    bytes.map_or(Value::Null, |bytes| String::from_utf8_lossy(bytes).into())
+}
