@@ -204,8 +204,6 @@ impl Dispatcher {
                     self.forget(partition);
                     self.schedule.assign(partition);
                 }
-                // A pause of an earlier assignment could still hold.
-                self.control.set_paused(&partitions, false);
             }
             Arrival::Revoked {
                 partitions,
@@ -257,7 +255,7 @@ impl Dispatcher {
     fn press(&mut self) {
         for (partition, paused) in self.schedule.take_pressure() {
             let partition = self.named(partition);
-            self.control.set_paused(&[partition], paused);
+            self.control.set_paused(partition, paused);
         }
     }
 

@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::record::Record;
 use crate::outage::Outage;
 
-/// How long one poll waits, and so how soon the thread notices that it is to end.
-const POLL: Duration = Duration::from_millis(100);
+/// How long one poll waits, and so how soon the thread notices that it is to end, or that a partition may
+/// go on: soon beside the time that half a partition's buffer takes.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Messages between the thread and the dispatcher, which takes them at once into its schedule: enough to
 /// keep both busy, few beside what a partition may hold.
@@ -80,6 +81,8 @@ pub struct Shared {
     ends: Mutex<HashMap<(String, i32), i64>>,
     /// A commit was not taken: the positions are to be sent again.
     commit_failed: AtomicBool,
+    /// Partitions to pause (true) or to let go on, by the thread between two polls.
+    pressure: Mutex<Vec<(Named, bool)>>,
     kafka: Outage,
 }
 
@@ -89,6 +92,11 @@ impl Shared {
         // A map of plain numbers: whole at any moment, whoever panicked.
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         ends.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    fn take_pressure(&self) -> Vec<(Named, bool)> {
+        let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *pressure)
     }
 
     /// Whether a commit failed since the last call.
@@ -135,6 +143,14 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, client: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(partitions) = rebalance {
+            // A pause could outlive the assignment.
+            press(client, self.shared.take_pressure());
+            let resume = named(partitions)
+                .into_iter()
+                .map(|partition| (partition, false));
+            press(client, resume.collect());
+        }
         match rebalance {
             Rebalance::Assign(partitions) => {
                 let partitions = named(partitions);
@@ -213,6 +229,7 @@ impl Feed {
             shared: Arc::new(Shared {
                 ends: Mutex::default(),
                 commit_failed: AtomicBool::new(false),
+                pressure: Mutex::default(),
                 kafka: Outage::new("kafka"),
             }),
         };
@@ -251,19 +268,17 @@ impl Control {
         &self.client.context().shared
     }
 
-    /// Stops or starts fetching. Returns at once: librdkafka does it on its own threads.
-    pub fn set_paused(&self, partitions: &[Named], paused: bool) {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in partitions {
-            list.add_partition(topic, *partition);
-        }
-        let done = match paused {
-            true => self.client.pause(&list),
-            false => self.client.resume(&list),
-        };
-        if let Err(error) = done {
-            tracing::debug!(error.message = %error, "pausing or resuming failed");
-        }
+    /// Stops or starts fetching, after the next poll.
+    ///
+    /// Never here: librdkafka's call waits for each partition's own answer, and one that is being unassigned
+    /// by the other thread at that moment does not give it.
+    pub fn set_paused(&self, partition: Named, paused: bool) {
+        let shared = self.shared();
+        let mut pressure = shared
+            .pressure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        pressure.push((partition, paused));
     }
 
     /// Hands positions over to be committed, without waiting.
@@ -309,10 +324,35 @@ struct Poller {
     topics: Vec<Arc<str>>,
 }
 
+/// Pauses or resumes partitions that are assigned; a new assignment starts unpaused.
+fn press(client: &BaseConsumer<Context>, changes: Vec<(Named, bool)>) {
+    let Ok(assigned) = client.assignment() else {
+        return;
+    };
+    for ((topic, partition), paused) in changes {
+        if assigned.find_partition(&topic, partition).is_none() {
+            continue;
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&topic, partition);
+        let done = match paused {
+            true => client.pause(&list),
+            false => client.resume(&list),
+        };
+        if let Err(error) = done {
+            tracing::debug!(error.message = %error, "pausing or resuming failed");
+        }
+    }
+}
+
 impl Poller {
     fn run(mut self) {
         while !self.end.load(Ordering::Relaxed) {
             let client = Arc::clone(&self.client);
+            let changes = client.context().shared.take_pressure();
+            if !changes.is_empty() {
+                press(&client, changes);
+            }
             let arrival = match client.poll(POLL) {
                 None => continue,
                 Some(Ok(message)) => {

@@ -202,7 +202,8 @@ impl<T: Clone> Schedule<T> {
     }
 
     /// Takes a message in, in the order of its partition. Those of partitions that are not ours are
-    /// dropped, and an offset that goes back starts the partition anew.
+    /// dropped, and those that are here already. One that was done and comes again is done again: the claim
+    /// tells.
     pub fn admit(&mut self, partition: Partition, offset: i64, order: Order, size: usize, item: T) {
         let Some(assigned) = self.partitions.get_mut(&partition) else {
             return;
@@ -211,12 +212,6 @@ impl<T: Clone> Schedule<T> {
             return;
         }
         if !assigned.offsets.admit(offset) {
-            let paused = assigned.paused;
-            self.assign(partition);
-            if let Some(assigned) = self.partitions.get_mut(&partition) {
-                assigned.paused = paused;
-            }
-            self.admit(partition, offset, order, size, item);
             return;
         }
         assigned.messages += 1;

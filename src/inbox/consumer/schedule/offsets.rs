@@ -4,24 +4,28 @@ use std::collections::VecDeque;
 
 /// The offsets of one partition between the first that is not done and the last that was admitted.
 ///
-/// They come in ascending order with gaps: compaction and transactions leave some out.
+/// They come in ascending order with gaps (compaction and transactions leave some out); those that come
+/// again, or from the start of a topic that was made anew, are taken into their place.
 #[derive(Debug, Default)]
 pub(super) struct Offsets {
     open: VecDeque<(i64, bool)>,
-    last: Option<i64>,
     /// One more than the last offset of the part that is done without a gap; what was not yet taken.
     position: Option<i64>,
 }
 
 impl Offsets {
-    /// False if an offset does not follow those before it: the partition starts anew elsewhere.
+    /// False if the offset is here already and not done.
     pub(super) fn admit(&mut self, offset: i64) -> bool {
-        if self.last.is_some_and(|last| offset <= last) {
-            return false;
+        match self
+            .open
+            .binary_search_by_key(&offset, |(offset, _)| *offset)
+        {
+            Ok(index) => std::mem::replace(&mut self.open[index].1, false),
+            Err(index) => {
+                self.open.insert(index, (offset, false));
+                true
+            }
         }
-        self.last = Some(offset);
-        self.open.push_back((offset, false));
-        true
     }
 
     pub(super) fn done(&mut self, offset: i64) {

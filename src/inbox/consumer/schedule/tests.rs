@@ -351,14 +351,18 @@ fn a_failed_message_holds_its_key_and_no_other() {
 }
 
 #[test]
-fn offsets_that_go_back_start_the_partition_anew() {
+fn a_message_that_comes_again_is_taken_once_and_loses_no_other() {
     let mut schedule = schedule();
-    for offset in [10, 11, 3] {
+    for offset in [10, 11, 12, 11] {
         schedule.admit(partition(0), offset, key(b"a"), 1, offset);
     }
     let batch = schedule.next_batch(10);
-    assert_eq!(offsets(&batch), [3]);
+    assert_eq!(offsets(&batch), [10, 11, 12]);
     let results: Vec<_> = batch.into_iter().map(|job| (job, Outcome::Done)).collect();
     schedule.finish(results, Instant::now(), |wait| wait);
-    assert_eq!(schedule.take_positions(), [(partition(0), 4)]);
+    assert_eq!(schedule.take_positions(), [(partition(0), 13)]);
+
+    // A topic that was made anew starts from below.
+    schedule.admit(partition(0), 3, key(b"a"), 1, 3);
+    assert_eq!(offsets(&schedule.next_batch(10)), [3]);
 }
