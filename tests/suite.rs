@@ -2,6 +2,7 @@
 
 mod bench;
 mod clients;
+mod consumer;
 mod demo;
 mod envelopes;
 mod inbox;

@@ -74,7 +74,7 @@ struct Size {
 impl Scenario {
     /// Waits for its turn.
     async fn new(name: &'static str, size: Size) -> Scenario {
-        let turn = TURNS.acquire().await.expect("it is never closed");
+        let turn = turn().await;
         let scenario = Scenario {
             name,
             seed: variable("OUTBOXD_SCENARIO_SEED").unwrap_or_else(|| fastrand::u64(..)),
@@ -275,7 +275,12 @@ async fn drain(connection: &mut PgConnection, relay: &mut Relay) {
     }
 }
 
-fn by_size(usual: u64, full: u64) -> u64 {
+/// Waits for a turn.
+pub async fn turn() -> SemaphorePermit<'static> {
+    TURNS.acquire().await.expect("it is never closed")
+}
+
+pub fn by_size(usual: u64, full: u64) -> u64 {
     match std::env::var_os("OUTBOXD_SOAK") {
         Some(_) => full,
         None => usual,
@@ -288,7 +293,7 @@ fn outage() -> Duration {
     Duration::from_secs(seconds.unwrap_or_else(|| by_size(8, 30)))
 }
 
-fn variable<T: FromStr<Err: Display>>(name: &str) -> Option<T> {
+pub fn variable<T: FromStr<Err: Display>>(name: &str) -> Option<T> {
     let value = std::env::var(name).ok()?;
     match value.parse() {
         Ok(value) => Some(value),

@@ -212,6 +212,44 @@ impl Fixture {
     }
 }
 
+/// All that is in a topic now, partition by partition; nothing if it does not exist.
+pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", topic)
+        .set("enable.auto.commit", "false")
+        .set("fetch.wait.max.ms", "10")
+        .create()
+        .expect("a consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE);
+    let metadata = metadata.expect("the topic's metadata");
+    let mut records = Vec::new();
+    for partition in metadata
+        .topics()
+        .iter()
+        .flat_map(|topic| topic.partitions())
+    {
+        let (low, high) = consumer
+            .fetch_watermarks(topic, partition.id(), PATIENCE)
+            .expect("the partition's ends");
+        let mut start = TopicPartitionList::new();
+        start
+            .add_partition_offset(topic, partition.id(), Offset::Beginning)
+            .expect("an offset");
+        consumer.assign(&start).expect("assigning the partition");
+        let deadline = Instant::now() + PATIENCE;
+        let mut left = high - low;
+        while left > 0 {
+            assert!(Instant::now() < deadline, "{left} records did not come");
+            if let Some(Ok(message)) = consumer.poll(POLL) {
+                records.push(record(&message));
+                left -= 1;
+            }
+        }
+    }
+    records
+}
+
 pub async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url)
         .await

@@ -52,6 +52,13 @@ impl Relay {
         assert_eq!(status, Some(0), "outboxd migrate failed");
     }
 
+    /// Runs `outboxd migrate --inbox` to its end.
+    pub async fn migrate_inbox(&mut self) {
+        self.spawn("migrate", &["--inbox"]);
+        let status = self.wait(STOP_PATIENCE).await;
+        assert_eq!(status, Some(0), "outboxd migrate --inbox failed");
+    }
+
     /// Starts `outboxd run`.
     pub fn start(&mut self) {
         self.start_with(&[]);
