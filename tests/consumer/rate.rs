@@ -49,7 +49,7 @@ async fn the_consumer_is_at_least_0_6_as_fast_as_a_plain_one_that_batches_the_sa
     shares.sort_by(f64::total_cmp);
     let median = shares[shares.len() / 2];
     println!(
-        "scenario consumer-rate: seed 0, {events} transactions a round, {rounds} rounds of a batch of {BATCH}: \
+        "consumer rate: {events} events a round, batches of {BATCH}, rounds: {rounds}; \
          {median:.2} of a plain consumer at the median ({:.2} to {:.2})",
         shares[0],
         shares[shares.len() - 1]
