@@ -297,11 +297,8 @@ impl Control {
         if let Some(list) = list(&positions) {
             let client = Arc::clone(&self.client);
             let commit = move || client.commit(&list, CommitMode::Sync);
-            match tokio::task::spawn_blocking(commit).await {
-                Ok(Err(error)) => {
-                    tracing::warn!(error.message = %error, "committing the last offsets failed");
-                }
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(commit).await {
+                tracing::warn!(error.message = %error, "committing the last offsets failed");
             }
         }
         let Control {

@@ -270,9 +270,7 @@ impl Worker {
     async fn isolate(&self, tasks: &mut [Task]) -> Option<String> {
         for index in 0..tasks.len() {
             let (before, rest) = tasks.split_at_mut(index);
-            let Some(task) = rest.first_mut() else {
-                return None;
-            };
+            let task = rest.first_mut()?;
             let stopped = before.iter().any(|earlier| {
                 earlier.job.is_of_same_key(&task.job) && earlier.outcome != Some(Outcome::Done)
             });
