@@ -59,24 +59,25 @@
 //!
 //! `outboxd inbox dlq` shows dead letters, sends them back or gives them up.
 
+mod aside;
 mod dead_letter;
 pub mod decode;
 mod dispatcher;
 pub mod dlq;
 mod event;
+mod failure;
 mod feed;
 mod handler;
 mod metrics;
+mod properties;
 mod record;
 mod schedule;
 mod upcast;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -89,6 +90,7 @@ use decode::Decoder;
 use dispatcher::{Broken, Dispatcher, Settings};
 use feed::Feed;
 use handler::Routes;
+use properties::Properties;
 use schedule::{Backoff, Limits};
 use upcast::Upcasters;
 use worker::Worker;
@@ -130,28 +132,6 @@ const REBALANCE_PATIENCE: Duration = Duration::from_secs(10);
 
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The consumer's properties that the promise depends on.
-const FIXED: [(&str, &str); 3] = [
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    ("allow.auto.create.topics", "false"),
-];
-
-/// The beginnings of properties that only a consumer has.
-const CONSUMER_ONLY: [&str; 11] = [
-    "auto.offset",
-    "enable.auto",
-    "enable.partition",
-    "fetch.",
-    "group.",
-    "heartbeat.",
-    "isolation.",
-    "max.poll",
-    "partition.assignment",
-    "queued.",
-    "session.",
-];
-
 /// Why a consumer cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
@@ -190,7 +170,7 @@ pub struct Consumer {
     name: String,
     pool: PgPool,
     schema: Option<String>,
-    properties: BTreeMap<String, String>,
+    properties: Properties,
     topics: Vec<String>,
     routes: Routes,
     upcasters: Upcasters,
@@ -215,7 +195,7 @@ impl Consumer {
             name: name.into(),
             pool,
             schema: None,
-            properties: BTreeMap::new(),
+            properties: Properties::default(),
             topics: Vec::new(),
             routes: Routes::default(),
             upcasters: Upcasters::default(),
@@ -242,6 +222,7 @@ impl Consumer {
     ) -> Consumer {
         let properties = properties.into_iter();
         self.properties
+            .0
             .extend(properties.map(|(name, value)| (name.into(), value.into())));
         self
     }
@@ -394,7 +375,7 @@ impl Consumer {
         };
         let topic = self.dead_letter_topic.clone();
         let topic = topic.unwrap_or_else(|| format!("{}-dead-letters", self.name));
-        let client = self.client_config();
+        let client = self.properties.client();
         let dead_letters = DeadLetters::new(&self.name, &topic, client.clone()).map_err(kafka)?;
         if let Err(error) = dead_letters.ensure_topic(&client).await {
             // Its letters wait for it, and say so.
@@ -405,8 +386,12 @@ impl Consumer {
             );
         }
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
-        let feed =
-            Feed::start(&self.consumer_config(), &topics, REBALANCE_PATIENCE).map_err(kafka)?;
+        let feed = Feed::start(
+            &self.properties.consumer(&self.name),
+            &topics,
+            REBALANCE_PATIENCE,
+        )
+        .map_err(kafka)?;
         let settings = Settings {
             workers: self.workers.get(),
             batch: self.batch.get(),
@@ -436,7 +421,7 @@ impl Consumer {
         self.upcasters.check()?;
         let missing = if self.topics.is_empty() {
             "no topics to read"
-        } else if !self.properties.contains_key("bootstrap.servers") {
+        } else if !self.properties.0.contains_key("bootstrap.servers") {
             "the property bootstrap.servers is not set"
         } else {
             return Ok(());
@@ -445,41 +430,6 @@ impl Consumer {
             consumer: self.name.clone(),
             missing,
         })
-    }
-
-    /// The properties of any client.
-    fn client_config(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("client.id", "outboxd-inbox")
-            // librdkafka waits up to 10 s between two attempts; a broker that is back is wanted sooner.
-            .set("reconnect.backoff.max.ms", "2000");
-        for (name, value) in &self.properties {
-            if !CONSUMER_ONLY.iter().any(|only| name.starts_with(only)) {
-                config.set(name, value);
-            }
-        }
-        config
-    }
-
-    fn consumer_config(&self) -> ClientConfig {
-        let mut config = self.client_config();
-        config
-            .set("group.id", &self.name)
-            // An event is never too old for a new consumer.
-            .set("auto.offset.reset", "earliest")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            // What a pause throws away and a resume fetches again.
-            .set("queued.max.messages.kbytes", "16384")
-            // For the lag.
-            .set("statistics.interval.ms", "5000");
-        for (name, value) in &self.properties {
-            config.set(name, value);
-        }
-        for (name, value) in FIXED {
-            config.set(name, value);
-        }
-        config
     }
 }
 

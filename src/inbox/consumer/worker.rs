@@ -1,7 +1,6 @@
 //! One batch of events: claimed, handled and committed in one transaction; or, when that fails, each in one
 //! of its own, so that only the guilty one is held to account.
 
-use std::error::Error;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,15 +10,16 @@ use std::time::Duration;
 use sqlx::{PgPool, Postgres, Transaction};
 use tracing::Instrument as _;
 
-use super::dead_letter::{DeadLetters, Reason, header};
+use super::dead_letter::{DeadLetters, header};
 use super::decode::{self, Decoded, Decoder};
+use super::failure::Failure;
 use super::handler::{HandlerError, Routes};
 use super::metrics::ConsumerMetrics;
 use super::record::Record;
 use super::schedule::{Job, Outcome};
 use super::upcast::Upcasters;
-use crate::inbox::outcome::{Outcomes, State};
-use crate::inbox::{Claim, EventId, Identity, Inbox, InboxError, Tx, commit, is_transient};
+use crate::inbox::outcome::Outcomes;
+use crate::inbox::{Claim, EventId, Identity, Inbox, Tx, commit};
 use crate::outage::{Outage, chain, jittered};
 use crate::outbox::{Cause, because};
 
@@ -65,67 +65,6 @@ enum Reading {
     Skip,
     /// It is no event that can be handled: its id as a dead letter, and why.
     Unreadable(EventId, String),
-}
-
-/// Why a transaction did not come to its end.
-enum Failure {
-    /// Postgres is away: nothing was tried.
-    Outage(String),
-    /// A deadlock, a serialization failure, a lock that was not to be had: nobody's fault.
-    Contention,
-    /// The handler's fault, as far as one can tell.
-    Handler(HandlerError),
-    /// The batch holds something that must be looked at alone.
-    Mixed,
-}
-
-impl Failure {
-    fn of_query(error: &sqlx::Error) -> Failure {
-        match error {
-            sqlx::Error::Database(database) => match database.code().as_deref() {
-                Some(code) if code.starts_with("40") || code == "55P03" => Failure::Contention,
-                _ => Failure::Outage(chain(error)),
-            },
-            _ => Failure::Outage(chain(error)),
-        }
-    }
-
-    /// Beginning, claiming or committing failed. What cannot pass by itself (no schema, no rights) is waited
-    /// for like an outage: an operator mends it.
-    fn of_inbox(error: InboxError) -> Failure {
-        match &error {
-            InboxError::Aborted => Failure::Handler(HandlerError::retry(error)),
-            InboxError::Query { source, .. } => match Failure::of_query(source) {
-                Failure::Outage(_) => Failure::Outage(chain(&error)),
-                other => other,
-            },
-            _ => Failure::Outage(chain(&error)),
-        }
-    }
-
-    fn of_handler(error: HandlerError) -> Failure {
-        if error.is_reject() {
-            return Failure::Handler(error);
-        }
-        let mut cause: Option<&(dyn Error + 'static)> = Some(error.cause());
-        while let Some(error) = cause {
-            if let Some(query) = error.downcast_ref::<sqlx::Error>()
-                && is_transient(query)
-            {
-                return Failure::of_query(query);
-            }
-            cause = error.source();
-        }
-        Failure::Handler(error)
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Failure::Outage(reason) => reason.clone(),
-            Failure::Handler(error) => chain(error.cause()),
-            Failure::Contention | Failure::Mixed => "a lock was not to be had".to_owned(),
-        }
-    }
 }
 
 impl Worker {
@@ -330,7 +269,7 @@ impl Worker {
 
     /// A transaction that waits for locks as long as a claim may; and how long it would wait else, for the
     /// handlers.
-    async fn begin(&self) -> Result<(Transaction<'static, Postgres>, String), Failure> {
+    pub(super) async fn begin(&self) -> Result<(Transaction<'static, Postgres>, String), Failure> {
         let begin = async {
             let mut tx = self.pool.begin().await?;
             let usual = sqlx::query_scalar("select current_setting('lock_timeout')");
@@ -414,127 +353,6 @@ impl Worker {
             "handling an event failed, trying again"
         );
         Outcome::Failed
-    }
-
-    async fn expired(&self, job: &Job<Message>, id: &EventId) -> Outcome {
-        self.metrics.expired.inc();
-        let reason = "expired: older than anything the consumer remembers";
-        self.dead_letter(job, id, reason, 0).await
-    }
-
-    /// Records the dead letter and writes it, both or neither; a crash in between may leave a second copy
-    /// on the topic, and no effect.
-    async fn dead_letter(
-        &self,
-        job: &Job<Message>,
-        id: &EventId,
-        reason: &str,
-        attempts: u32,
-    ) -> Outcome {
-        let record = &*job.item;
-        match self.set_aside(record, id, reason, attempts).await {
-            Ok(true) => {
-                self.metrics.dead_lettered.inc();
-                tracing::error!(
-                    consumer = self.inbox.consumer().as_str(),
-                    event.id = id.as_str(),
-                    topic.name = &*record.topic,
-                    partition = record.partition,
-                    offset = record.offset,
-                    attempts,
-                    error = reason,
-                    "dead-lettered an event"
-                );
-                self.hold_or_go_on(id).await
-            }
-            Ok(false) => {
-                self.metrics.duplicates.inc();
-                self.hold_or_go_on(id).await
-            }
-            Err(error) => {
-                tracing::error!(
-                    consumer = self.inbox.consumer().as_str(),
-                    event.id = id.as_str(),
-                    topic.name = self.dead_letters.topic(),
-                    error,
-                    "writing a dead letter failed, its key waits"
-                );
-                Outcome::Blocked
-            }
-        }
-    }
-
-    /// False if somebody was first.
-    async fn set_aside(
-        &self,
-        record: &Record,
-        id: &EventId,
-        reason: &str,
-        attempts: u32,
-    ) -> Result<bool, String> {
-        let begun = self.begin().await;
-        let (mut tx, _) = begun.map_err(|failure| failure.text())?;
-        let recorded = self.outcomes.dead_letter(&mut tx, id).await;
-        if !recorded.map_err(|error| chain(&error))? {
-            return Ok(false);
-        }
-        let reason = Reason {
-            event_id: id.as_str(),
-            text: reason,
-            attempts,
-        };
-        let sent = self.dead_letters.send(record, reason).await;
-        sent.map_err(|error| chain(&error))?;
-        let committed = commit(tx).await;
-        committed.map_err(|error| chain(&error))?;
-        Ok(true)
-    }
-
-    /// Whether something that was claimed is, or is to be, a dead letter that holds its key.
-    async fn holds_any(
-        &self,
-        tx: &mut Transaction<'static, Postgres>,
-        identities: &[Identity],
-        claims: &[Claim],
-    ) -> Result<bool, Failure> {
-        if claims.contains(&Claim::Expired) {
-            return Ok(true);
-        }
-        let claimed = identities.iter().zip(claims);
-        let seen: Vec<&str> = claimed
-            .filter(|(_, claim)| **claim == Claim::Duplicate)
-            .map(|(identity, _)| identity.id.as_str())
-            .collect();
-        if seen.is_empty() {
-            return Ok(false);
-        }
-        let states = self.outcomes.states(tx, &seen).await;
-        let states = states.map_err(Failure::of_inbox)?;
-        Ok(states
-            .values()
-            .any(|state| matches!(state, State::DeadLettered | State::Redriven)))
-    }
-
-    /// With `hold_key`, a dead letter's key waits until a person has decided.
-    async fn hold_or_go_on(&self, id: &EventId) -> Outcome {
-        if !self.hold_key {
-            return Outcome::Done;
-        }
-        let states = async {
-            let mut connection = self.pool.acquire().await.map_err(|error| chain(&error))?;
-            let states = self.outcomes.states(&mut connection, &[id.as_str()]).await;
-            states.map_err(|error| chain(&error))
-        };
-        match states.await {
-            Ok(states) => match states.get(id.as_str()) {
-                Some(State::DeadLettered | State::Redriven) => Outcome::Blocked,
-                Some(State::Processed | State::Discarded) | None => Outcome::Done,
-            },
-            Err(error) => {
-                self.postgres.note_down(&error);
-                Outcome::Blocked
-            }
-        }
     }
 }
 

@@ -1,0 +1,68 @@
+//! What an error means for the events of a transaction: whose fault it is, if anybody's.
+
+use std::error::Error;
+
+use super::handler::HandlerError;
+use crate::inbox::{InboxError, is_transient};
+use crate::outage::chain;
+
+/// Why a transaction did not come to its end.
+pub(super) enum Failure {
+    /// Postgres is away: nothing was tried.
+    Outage(String),
+    /// A deadlock, a serialization failure, a lock that was not to be had: nobody's fault.
+    Contention,
+    /// The handler's fault, as far as one can tell.
+    Handler(HandlerError),
+    /// The batch holds something that must be looked at alone.
+    Mixed,
+}
+
+impl Failure {
+    pub(super) fn of_query(error: &sqlx::Error) -> Failure {
+        match error {
+            sqlx::Error::Database(database) => match database.code().as_deref() {
+                Some(code) if code.starts_with("40") || code == "55P03" => Failure::Contention,
+                _ => Failure::Outage(chain(error)),
+            },
+            _ => Failure::Outage(chain(error)),
+        }
+    }
+
+    /// Beginning, claiming or committing failed. What cannot pass by itself (no schema, no rights) is waited
+    /// for like an outage: an operator mends it.
+    pub(super) fn of_inbox(error: InboxError) -> Failure {
+        match &error {
+            InboxError::Aborted => Failure::Handler(HandlerError::retry(error)),
+            InboxError::Query { source, .. } => match Failure::of_query(source) {
+                Failure::Outage(_) => Failure::Outage(chain(&error)),
+                other => other,
+            },
+            _ => Failure::Outage(chain(&error)),
+        }
+    }
+
+    pub(super) fn of_handler(error: HandlerError) -> Failure {
+        if error.is_reject() {
+            return Failure::Handler(error);
+        }
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error.cause());
+        while let Some(error) = cause {
+            if let Some(query) = error.downcast_ref::<sqlx::Error>()
+                && is_transient(query)
+            {
+                return Failure::of_query(query);
+            }
+            cause = error.source();
+        }
+        Failure::Handler(error)
+    }
+
+    pub(super) fn text(&self) -> String {
+        match self {
+            Failure::Outage(reason) => reason.clone(),
+            Failure::Handler(error) => chain(error.cause()),
+            Failure::Contention | Failure::Mixed => "a lock was not to be had".to_owned(),
+        }
+    }
+}
