@@ -270,8 +270,8 @@ impl Control {
 
     /// Stops or starts fetching, after the next poll.
     ///
-    /// Never here: librdkafka's call waits for each partition's own answer, and one that is being unassigned
-    /// by the other thread at that moment does not give it.
+    /// Never here: librdkafka's call waits for each partition's own answer, which one that the other thread
+    /// is unassigning at that moment seems not to give. A consumer that called it here stood still once.
     pub fn set_paused(&self, partition: Named, paused: bool) {
         let shared = self.shared();
         let mut pressure = shared

@@ -263,13 +263,13 @@ impl Consumer {
         self
     }
 
-    /// Where `processed_events` is [the search path of the connections].
+    /// Where `processed_events` is (default the search path of the connections).
     pub fn schema(mut self, schema: impl Into<String>) -> Consumer {
         self.schema = Some(schema.into());
         self
     }
 
-    /// The dead-letter topic [`{name}-dead-letters`]. It is made if it does not exist.
+    /// The dead-letter topic (default `{name}-dead-letters`). It is made if it does not exist.
     pub fn dead_letter_topic(mut self, topic: impl Into<String>) -> Consumer {
         self.dead_letter_topic = Some(topic.into());
         self
@@ -281,44 +281,44 @@ impl Consumer {
         self
     }
 
-    /// Transactions at a time [4]. The pool must have as many connections.
+    /// Transactions at a time (default 4). The pool must have as many connections.
     pub fn workers(mut self, workers: NonZeroUsize) -> Consumer {
         self.workers = workers;
         self
     }
 
-    /// Events of one transaction, at most [200].
+    /// Events of one transaction, at most (default 200).
     pub fn batch(mut self, events: NonZeroUsize) -> Consumer {
         self.batch = events;
         self
     }
 
-    /// How often a handler is run alone for an event before that is dead-lettered [3].
+    /// How often a handler is run alone for an event before that is dead-lettered (default 3).
     pub fn attempts(mut self, attempts: NonZeroU32) -> Consumer {
         self.attempts = attempts;
         self
     }
 
-    /// How long a key waits after a failure: doubled each time, with jitter [500 ms to 30 s].
+    /// How long a key waits after a failure: doubled each time, with jitter (default 500 ms to 30 s).
     pub fn backoff(mut self, first: Duration, most: Duration) -> Consumer {
         self.backoff = Backoff { first, most };
         self
     }
 
-    /// How much of one partition may be in memory before it is paused [5,000 messages, 16 MiB].
+    /// How much of one partition may be in memory before it is paused (default 5,000 messages, 16 MiB).
     pub fn buffer(mut self, messages: NonZeroUsize, bytes: NonZeroUsize) -> Consumer {
         self.limits.messages = messages.get();
         self.limits.bytes = bytes.get();
         self
     }
 
-    /// When a handler counts as failed [30 s].
+    /// When a handler counts as failed (default 30 s).
     pub fn handler_timeout(mut self, timeout: Duration) -> Consumer {
         self.handler_timeout = timeout;
         self
     }
 
-    /// How long the end waits for what is at work [20 s].
+    /// How long the end waits for what is at work (default 20 s).
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Consumer {
         self.shutdown_deadline = deadline;
         self
