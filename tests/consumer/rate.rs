@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 async fn the_consumer_is_at_least_0_6_as_fast_as_a_plain_one_that_batches_the_same_effects() {
     let _turn = crate::scenario::turn().await;
     let events = variable("OUTBOXD_SCENARIO_EVENTS").unwrap_or_else(|| by_size(2_000, 100_000));
-    let rounds: usize = by_size(1, 5) as usize;
+    let rounds: usize = by_size(1, 7) as usize;
     let stage = Stage::new("rate", 4).await;
     let steps: Vec<(String, i64)> = (0..events)
         .map(|n| (format!("k{}", fastrand::u64(..KEYS)), n as i64))
