@@ -84,7 +84,8 @@ $$;
 -- rolls back frees the event, savepoints included.
 --
 -- Give `created_at`, when the event came to be: without it only a UUIDv7 tells, and any other id that
--- was pruned is taken as new.
+-- was pruned is taken as new. Where both are known the earlier counts. An event from the future, by a clock
+-- that is ahead, is remembered from then on, or it would be forgotten while its time still looks young.
 --
 -- The planner's choice is taken from it where only one plan is right: a session that planned while the
 -- table was small would else keep scanning it.
@@ -100,11 +101,11 @@ as $$
 #variable_conflict use_column
 declare
     id        text := inbox_event_id(inbox_claim.event_id);
-    happened  timestamptz := coalesce(inbox_claim.created_at, inbox_event_time(id));
+    happened  timestamptz := least(inbox_claim.created_at, inbox_event_time(id));
     found_as  text;
 begin
-    insert into processed_events (consumer, event_id)
-    select inbox_claim.consumer, id
+    insert into processed_events (consumer, event_id, processed_at)
+    select inbox_claim.consumer, id, greatest(clock_timestamp(), happened)
     where not exists (
         select from processed_consumers c
         where c.consumer = inbox_claim.consumer and c.forgotten_before > happened)
@@ -167,15 +168,15 @@ begin
     end if;
     select array_agg(e.id order by e.id), array_agg(e.happened order by e.id) into ids, times
     from (
-        select g.id collate "C" as id, coalesce(max(g.created_at), inbox_event_time(g.id)) as happened
+        select g.id collate "C" as id, least(min(g.created_at), inbox_event_time(g.id)) as happened
         from (
             select inbox_event_id(u.event_id) as id, u.created_at
             from unnest(event_ids, created_ats) as u (event_id, created_at)) g
         group by g.id) e;
 
     with inserted as (
-        insert into processed_events (consumer, event_id)
-        select inbox_claim_batch.consumer, e.id
+        insert into processed_events (consumer, event_id, processed_at)
+        select inbox_claim_batch.consumer, e.id, greatest(clock_timestamp(), e.happened)
         from unnest(ids, times) as e (id, happened)
         where not coalesce(e.happened < (
             select c.forgotten_before from processed_consumers c

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor, PgPool, Postgres, Row, Transaction};
 
 use super::error::{InboxError, ProcessError};
 use super::identity::{ConsumerName, Identity};
-use super::sql::{IS_ALIVE, Statements, is_identifier};
+use super::sql::{IS_SOUND, Statements, is_identifier};
 use super::tx::Tx;
 
 /// What a claim came to.
@@ -235,16 +235,16 @@ impl Inbox {
 /// # Errors
 /// [`InboxError::Aborted`], or whatever Postgres says.
 pub async fn commit(mut tx: Transaction<'_, Postgres>) -> Result<(), InboxError> {
-    match (&mut *tx).execute(IS_ALIVE).await {
+    match (&mut *tx).execute(IS_SOUND).await {
         Ok(_) => {}
         // in_failed_sql_transaction
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25P02") => {
             return Err(InboxError::Aborted);
         }
         Err(error) => {
-            return Err(InboxError::query("looking whether a transaction is alive")(
-                error,
-            ));
+            return Err(InboxError::query(
+                "checking a transaction before its commit",
+            )(error));
         }
     }
     tx.commit()

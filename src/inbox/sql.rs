@@ -48,7 +48,8 @@ impl Statements {
                      from t left join {s}processed_consumers c on c.consumer = $1) \
                  select b.cut::text, b.horizon::text, b.start::text, exists (\
                      select from {s}processed_events p \
-                     where p.consumer || '' = $1 and p.processed_at >= b.start and p.processed_at < b.cut) \
+                     where p.consumer || '' = $1 and p.processed_at >= b.start and p.processed_at < b.cut \
+                       and p.outcome in ('processed', 'discarded')) \
                  from b"
             )
             .into(),
@@ -66,18 +67,21 @@ impl Statements {
                    and a.usesysid is not null and l.pid <> pg_backend_pid() \
                    and ($1::text[] is null or l.virtualxid = any($1))"
                 .into(),
-            // Rows under somebody's lock are being sent back, or taken: they stay, and what is noted as pruned
+            // A dead letter stays until somebody has decided about it, and counts from then. Rows under
+            // somebody's lock are being sent back, or taken: they stay, and what is noted as pruned
             // does not pass them. Those as young as the last of a full batch are not passed yet.
             delete: format!(
                 "with seen as materialized (\
                      select event_id, processed_at from {s}processed_events \
                      where consumer || '' = $1 and processed_at >= $2::text::timestamptz \
                        and processed_at < $3::text::timestamptz \
+                       and outcome in ('processed', 'discarded') \
                      order by processed_at limit $4 + {PASSED}), \
                  due as materialized (\
                      select event_id, processed_at from {s}processed_events \
                      where consumer || '' = $1 and processed_at >= $2::text::timestamptz \
                        and processed_at < $3::text::timestamptz \
+                       and outcome in ('processed', 'discarded') \
                      order by processed_at limit $4 for update skip locked), \
                  gone as (\
                      delete from {s}processed_events p using due d \
@@ -138,8 +142,9 @@ pub(super) const PRUNING: &str = "select set_config('lock_timeout', $1, true), \
      set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true), \
      set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)";
 
-/// Fails in a transaction that is aborted, and only there.
-pub(super) const IS_ALIVE: &str = "select";
+/// Fails in a transaction that is aborted, and in one whose deferred constraints do not hold: its commit
+/// would fail, and be taken for a lost connection.
+pub(super) const IS_SOUND: &str = "set constraints all immediate";
 
 /// Of a name that needs no quotes.
 pub(super) fn is_identifier(name: &str) -> bool {

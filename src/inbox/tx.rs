@@ -8,9 +8,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The transaction in which an event was claimed, lent to its handler: statements run on `&mut *tx`.
 ///
-/// It is owned, not borrowed, so that a handler is a plain `async fn` whose future can change threads. A
-/// handler can neither commit nor roll back by it; whoever lent it does, once the handler has returned and
-/// the lease is over. A handler that keeps it longer fails: [`InboxError::Kept`](super::InboxError::Kept).
+/// It is owned, not borrowed, so that a handler is a plain `async fn` whose future can change threads. It
+/// offers neither commit nor rollback, and a handler must not send them as SQL; whoever lent it ends it,
+/// once the handler has returned and the lease is over. A handler that keeps it longer fails: [`InboxError::Kept`](super::InboxError::Kept).
 #[derive(Debug)]
 pub struct Tx(OwnedMutexGuard<Transaction<'static, Postgres>>);
 

@@ -302,3 +302,58 @@ async fn a_full_partition_is_paused_and_goes_on() {
     assert_eq!(stage.number("select count(*) from effects").await, 3_000);
     assert_eq!(stage.counted("processed"), 3_000);
 }
+
+/// Postgres refuses it only at the commit, as it does with the foreign keys of some frameworks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_a_deferred_constraint_refuses_is_its_handlers_failure_alone() {
+    let stage = Stage::new("deferred", 1).await;
+    stage
+        .execute("create table allowed (n bigint primary key); insert into allowed select generate_series(0, 8)")
+        .await;
+    stage
+        .execute("alter table effects add foreign key (n) references allowed deferrable initially deferred")
+        .await;
+    let steps: Vec<(String, i64)> = (0..10).map(|n| (format!("k{n}"), n)).collect();
+    let steps: Vec<(&str, i64)> = steps.iter().map(|(key, n)| (key.as_str(), *n)).collect();
+    let ids = stage.produce(&steps).await;
+
+    let consumer = Running::start(stage.consumer().on("step", noting));
+    stage.committed(1, 10).await;
+    consumer.stop().await;
+
+    assert_eq!(stage.number("select count(*) from effects").await, 9);
+    let outcome = stage.outcome(&ids[9].to_string()).await;
+    assert_eq!(outcome.as_deref(), Some("dead_lettered"));
+    assert_eq!(stage.counted("dead_lettered"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_waits_for_a_foreign_lock_holds_nobody_up_for_longer_than_its_time() {
+    let stage = Stage::new("locked", 1).await;
+    stage
+        .execute("create table rows (n bigint primary key); insert into rows values (1)")
+        .await;
+    let handler = |mut tx: Tx, event: Event<Step>| async move {
+        note(&mut tx, &event.data).await?;
+        if event.data.key == "stuck" {
+            sqlx::query("select from rows where n = 1 for update")
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(())
+    };
+    let mut locker = crate::support::fixture::connect(&stage.database.url).await;
+    crate::support::fixture::execute(&mut locker, "begin; select from rows for update").await;
+    stage.produce(&[("stuck", 0), ("a", 1), ("b", 2)]).await;
+
+    let consumer = stage.consumer().on("step", handler);
+    let consumer = Running::start(consumer.handler_timeout(Duration::from_millis(500)));
+    stage.committed(1, 3).await;
+    consumer.stop().await;
+
+    assert_eq!(stage.number("select count(*) from effects").await, 2);
+    assert_eq!(stage.counted("dead_lettered"), 1);
+    let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
+                   and datname = current_database()";
+    assert_eq!(stage.number(waiting).await, 0, "no statement goes on");
+}

@@ -321,3 +321,49 @@ async fn claims_beside_a_pruner_take_every_id_once() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_dead_letter_is_remembered_until_somebody_has_decided() {
+    let [_, (_, database)] = both().await;
+    remember(&database, "billing", "old-", 3, "20").await;
+    let mut connection = database.connect().await;
+    for (id, outcome) in [("old-1", "dead_lettered"), ("old-2", "discarded")] {
+        let sql =
+            format!("update processed_events set outcome = '{outcome}' where event_id = '{id}'");
+        execute(&mut connection, &sql).await;
+    }
+    let prune = ["inbox", "prune", "--postgres-url", database.url()];
+    let pruned = outboxd(&[&prune[..], &["--consumer", "billing"]].concat());
+    assert_eq!(succeeds(&pruned), "billing: forgot 2 ids\n");
+    let left = "select count(*) from processed_events where outcome = 'dead_lettered'";
+    assert_eq!(number(&mut connection, left).await, 1);
+}
+
+#[tokio::test]
+async fn an_event_from_the_future_takes_effect_once_even_after_pruning() {
+    for (release, database) in both().await {
+        let mut connection = database.connect().await;
+        let claims = |days: &str| {
+            let at = format!("now() + interval '{days} days'");
+            [
+                format!("select inbox_claim('billing', 'early', {at})"),
+                format!(
+                    "select claim from inbox_claim_batch('billing', array['early 2'], array[{at}])"
+                ),
+            ]
+        };
+        for claim in claims("10") {
+            assert_eq!(text(&mut connection, &claim).await, "new", "{release}");
+        }
+        // Twenty days pass.
+        let later = "update processed_events set processed_at = processed_at - interval '20 days'";
+        execute(&mut connection, later).await;
+        remember(&database, "billing", "old-", 3, "20").await;
+        let prune = ["inbox", "prune", "--postgres-url", database.url()];
+        succeeds(&outboxd(&[&prune[..], &["--consumer", "billing"]].concat()));
+        for claim in claims("-10") {
+            let answer = text(&mut connection, &claim).await;
+            assert_eq!(answer, "duplicate", "{release} {claim}");
+        }
+    }
+}

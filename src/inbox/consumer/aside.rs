@@ -79,8 +79,15 @@ impl Worker {
             text: reason,
             attempts,
         };
-        let sent = self.dead_letters.send(record, reason).await;
-        sent.map_err(|error| chain(&error))?;
+        if let Err(error) = self.dead_letters.send(record, reason).await {
+            drop(tx);
+            // Kafka may have been away when the consumer started, and with it the topic.
+            let made = self.dead_letters.ensure_topic().await;
+            return Err(match made {
+                Ok(()) => chain(&error),
+                Err(missing) => format!("{}; {}", chain(&error), chain(&missing)),
+            });
+        }
         let committed = commit(tx).await;
         committed.map_err(|error| chain(&error))?;
         Ok(true)

@@ -55,6 +55,7 @@ pub struct DeadLetters {
     consumer: String,
     topic: String,
     producer: FutureProducer,
+    config: ClientConfig,
 }
 
 impl DeadLetters {
@@ -65,10 +66,12 @@ impl DeadLetters {
     pub fn new(
         consumer: &str,
         topic: &str,
-        mut config: ClientConfig,
+        config: ClientConfig,
     ) -> Result<DeadLetters, KafkaError> {
-        config
-            .set("enable.idempotence", "true")
+        let mut producing = config.clone();
+        producing
+            // Order and repeats do not matter here, and an idempotent producer can fail for good.
+            .set("enable.idempotence", "false")
             .set("acks", "all")
             .set("linger.ms", "0")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
@@ -78,7 +81,8 @@ impl DeadLetters {
         Ok(DeadLetters {
             consumer: consumer.to_owned(),
             topic: topic.to_owned(),
-            producer: config.create()?,
+            producer: producing.create()?,
+            config,
         })
     }
 
@@ -90,7 +94,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When Kafka does not answer or refuses.
-    pub async fn ensure_topic(&self, config: &ClientConfig) -> Result<(), KafkaError> {
+    pub async fn ensure_topic(&self) -> Result<(), KafkaError> {
         let producer = self.producer.clone();
         let name = self.topic.clone();
         let ask = move || {
@@ -104,7 +108,7 @@ impl DeadLetters {
         if known? {
             return Ok(());
         }
-        let admin: AdminClient<DefaultClientContext> = config.create()?;
+        let admin: AdminClient<DefaultClientContext> = self.config.create()?;
         let topic = NewTopic::new(&self.topic, 1, TopicReplication::Fixed(-1))
             .set("max.message.bytes", MAX_MESSAGE_BYTES)
             // Nothing goes before a person has seen it.

@@ -202,6 +202,8 @@ impl Dispatcher {
                         hand_over.partitions.retain(|of| *of != partition);
                     }
                     self.forget(partition);
+                    // A pause of the last assignment may still be under way.
+                    self.control.set_paused(self.named(partition), false);
                     self.schedule.assign(partition);
                 }
             }

@@ -153,7 +153,11 @@ impl Dlq {
         }
         self.send_back(letter, &origin.topic).await?;
         // What had no id of its own comes back as another message.
-        if id.starts_with("kafka:") {
+        let place = format!(
+            "kafka:{}/{}/{}",
+            origin.topic, origin.partition, origin.offset
+        );
+        if *id == place {
             self.discard(connection, letter).await?;
         }
         Ok(())

@@ -29,7 +29,19 @@ impl Failure {
         }
     }
 
-    /// Beginning, claiming or committing failed. What cannot pass by itself (no schema, no rights) is waited
+    /// The commit failed, or what is checked before it: what Postgres itself refuses there, such as a
+    /// deferred constraint, is the handlers' doing.
+    pub(super) fn of_commit(error: InboxError) -> Failure {
+        match &error {
+            InboxError::Query {
+                source: sqlx::Error::Database(_),
+                ..
+            } if !error.is_transient() => Failure::Handler(HandlerError::retry(error)),
+            _ => Failure::of_inbox(error),
+        }
+    }
+
+    /// Beginning or claiming failed. What cannot pass by itself (no schema, no rights) is waited
     /// for like an outage: an operator mends it.
     pub(super) fn of_inbox(error: InboxError) -> Failure {
         match &error {

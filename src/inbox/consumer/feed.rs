@@ -2,9 +2,10 @@
 //! keeping a thread of the runtime from them.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
@@ -13,7 +14,7 @@ use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, Statistics, Top
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::Record;
-use crate::outage::Outage;
+use crate::outage::{Outage, Retry};
 
 /// How long one poll waits, and so how soon the thread notices that it is to end, or that a partition may
 /// go on: soon beside the time that half a partition's buffer takes.
@@ -237,14 +238,18 @@ impl Feed {
         client.subscribe(topics)?;
         let end = End(Arc::default());
         let (ended_tx, ended) = oneshot::channel();
-        let poller = Poller {
+        let mut poller = Poller {
             client: Arc::clone(&client),
             end: Arc::clone(&end.0),
             arrivals: sender,
             topics: topics.iter().map(|topic| Arc::from(*topic)).collect(),
+            errors: Retry::new(POLL),
         };
         std::thread::spawn(move || {
-            poller.run();
+            let last = poller.arrivals.clone();
+            if catch_unwind(AssertUnwindSafe(|| poller.run())).is_err() {
+                let _ = last.blocking_send(Arrival::Failed(KafkaError::Canceled));
+            }
             // Nobody waits if the consumer was dropped.
             let _ = ended_tx.send(());
         });
@@ -319,6 +324,7 @@ struct Poller {
     end: Arc<AtomicBool>,
     arrivals: mpsc::Sender<Arrival>,
     topics: Vec<Arc<str>>,
+    errors: Retry,
 }
 
 /// Pauses or resumes partitions that are assigned; a new assignment starts unpaused.
@@ -343,7 +349,7 @@ fn press(client: &BaseConsumer<Context>, changes: Vec<(Named, bool)>) {
 }
 
 impl Poller {
-    fn run(mut self) {
+    fn run(&mut self) {
         while !self.end.load(Ordering::Relaxed) {
             let client = Arc::clone(&self.client);
             let changes = client.context().shared.take_pressure();
@@ -360,14 +366,20 @@ impl Poller {
                     Arrival::Failed(error)
                 }
                 Some(Err(error)) => {
-                    // A topic that does not exist yet, a broker that comes back.
-                    tracing::debug!(error.message = %error, "reading from kafka failed");
+                    // A topic that does not exist yet or is not allowed, a broker that comes back.
+                    if self.errors.is_news(&error.to_string(), Instant::now()) {
+                        tracing::warn!(error.message = %error, "reading from kafka failed");
+                    }
                     continue;
                 }
             };
             if self.arrivals.blocking_send(arrival).is_err() {
-                return;
+                break;
             }
+        }
+        // Invariant: the client is closed here, since that runs the callbacks, which may wait.
+        while !self.end.load(Ordering::Relaxed) {
+            std::thread::sleep(POLL);
         }
     }
 

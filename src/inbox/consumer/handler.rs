@@ -87,7 +87,10 @@ type Erased = Box<dyn Fn(Tx, Decoded, Arc<Record>) -> HandlerFuture + Send + Syn
 
 /// The handlers by event type.
 #[derive(Default)]
-pub(super) struct Routes(HashMap<String, Erased>);
+pub(super) struct Routes {
+    handlers: HashMap<String, Erased>,
+    repeats: bool,
+}
 
 impl Routes {
     pub(super) fn add<T, F, R>(&mut self, event_type: &str, handler: F)
@@ -103,16 +106,26 @@ impl Routes {
                 Box::pin(std::future::ready(Err(error)))
             }
         });
-        self.0.insert(event_type.to_owned(), erased);
+        let before = self.handlers.insert(event_type.to_owned(), erased);
+        self.repeats |= before.is_some();
     }
 
     pub(super) fn handles(&self, event_type: &str) -> bool {
-        self.0.contains_key(event_type)
+        self.handlers.contains_key(event_type)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.handlers.is_empty()
+    }
+
+    /// A type was given a second handler, which replaced the first.
+    pub(super) fn has_repeats(&self) -> bool {
+        self.repeats
     }
 
     /// The work of the event's handler, not yet begun.
     pub(super) fn call(&self, tx: Tx, decoded: Decoded, record: Arc<Record>) -> HandlerFuture {
-        match self.0.get(&decoded.event_type) {
+        match self.handlers.get(&decoded.event_type) {
             Some(handler) => handler(tx, decoded, record),
             None => Box::pin(std::future::ready(Ok(()))),
         }

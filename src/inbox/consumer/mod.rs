@@ -330,7 +330,9 @@ impl Consumer {
         self
     }
 
-    /// A dead letter holds the later events of its key, until a person has redriven or discarded it.
+    /// A dead letter holds the later events of its key, until a person has redriven or discarded it. They
+    /// stay in memory and keep the partition's position back: when they fill [`Consumer::buffer`], the whole
+    /// partition waits.
     pub fn hold_key_on_reject(mut self) -> Consumer {
         self.hold_key = true;
         self
@@ -376,8 +378,8 @@ impl Consumer {
         let topic = self.dead_letter_topic.clone();
         let topic = topic.unwrap_or_else(|| format!("{}-dead-letters", self.name));
         let client = self.properties.client();
-        let dead_letters = DeadLetters::new(&self.name, &topic, client.clone()).map_err(kafka)?;
-        if let Err(error) = dead_letters.ensure_topic(&client).await {
+        let dead_letters = DeadLetters::new(&self.name, &topic, client).map_err(kafka)?;
+        if let Err(error) = dead_letters.ensure_topic().await {
             // Its letters wait for it, and say so.
             tracing::warn!(
                 topic.name = topic,
@@ -423,6 +425,10 @@ impl Consumer {
             "no topics to read"
         } else if !self.properties.0.contains_key("bootstrap.servers") {
             "the property bootstrap.servers is not set"
+        } else if self.routes.is_empty() && !self.reject_unhandled {
+            "no handlers: every event would be passed over"
+        } else if self.routes.has_repeats() {
+            "two handlers for one type of event"
         } else {
             return Ok(());
         };

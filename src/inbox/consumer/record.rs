@@ -1,5 +1,6 @@
 //! A message as it came from Kafka, owned: it outlives the client's buffers.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rdkafka::Message as _;
@@ -22,11 +23,16 @@ pub struct Record {
 
 impl Record {
     pub(super) fn of(topic: Arc<str>, message: &BorrowedMessage<'_>) -> Record {
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| (header.key.into(), header.value.unwrap_or_default().into()))
-                .collect()
+        // The wrapper panics at a name that is not UTF-8. What can be decoded without headers still is.
+        let headers = catch_unwind(AssertUnwindSafe(|| headers(message)));
+        let headers = headers.unwrap_or_else(|_| {
+            tracing::warn!(
+                topic.name = &*topic,
+                partition = message.partition(),
+                offset = message.offset(),
+                "the headers of a message cannot be read and are left out"
+            );
+            Vec::new()
         });
         Record {
             topic,
@@ -62,6 +68,13 @@ impl Record {
         let length = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map_or(0, |bytes| bytes.len());
         size_of::<Record>() + length(&self.key) + length(&self.value) + headers
     }
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Vec<(Box<str>, Box<[u8]>)> {
+    let headers = message.headers().into_iter().flat_map(|all| all.iter());
+    headers
+        .map(|header| (header.key.into(), header.value.unwrap_or_default().into()))
+        .collect()
 }
 
 /// Two fat pointers.

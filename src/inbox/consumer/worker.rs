@@ -105,8 +105,11 @@ impl Worker {
         let reading = if redriven_for.is_some_and(|name| name != consumer) {
             Reading::Skip
         } else {
-            match decode::decode(&self.decoders, record) {
-                Err(error) => self.unreadable(record, chain(&error)),
+            let decoded = catch_unwind(AssertUnwindSafe(|| {
+                decode::decode(&self.decoders, record).map_err(|error| chain(&error))
+            }));
+            match decoded.unwrap_or_else(|_| Err("the decoder panicked".to_owned())) {
+                Err(reason) => self.unreadable(record, reason),
                 Ok(event) if self.routes.handles(&event.event_type) => {
                     Reading::Event(Box::new(event))
                 }
@@ -161,7 +164,7 @@ impl Worker {
                 }
             }
             match claims.contains(&Claim::New) {
-                true => commit(tx).await.map_err(Failure::of_inbox)?,
+                true => commit(tx).await.map_err(Failure::of_commit)?,
                 false => drop(tx),
             }
         }
@@ -262,7 +265,7 @@ impl Worker {
         set_patience(&mut tx, &patience).await?;
         if claim == Claim::New {
             let tx = self.handle(tx, event, record).await?;
-            commit(tx).await.map_err(Failure::of_inbox)?;
+            commit(tx).await.map_err(Failure::of_commit)?;
         }
         Ok(claim)
     }
@@ -270,9 +273,15 @@ impl Worker {
     /// A transaction that waits for locks as long as a claim may; and how long it would wait else, for the
     /// handlers.
     pub(super) async fn begin(&self) -> Result<(Transaction<'static, Postgres>, String), Failure> {
+        // A statement of a handler that ran out of time would else go on in the server, with the claims
+        // and a connection of the pool.
         let begin = async {
             let mut tx = self.pool.begin().await?;
-            let usual = sqlx::query_scalar("select current_setting('lock_timeout')");
+            let usual = sqlx::query_scalar(
+                "select current_setting('lock_timeout') from (select case current_setting('statement_timeout') \
+                 when '0' then set_config('statement_timeout', $1, true) end offset 0) as bounded (by)",
+            )
+            .bind(format!("{}ms", self.handler_timeout.as_millis()));
             let usual: String = usual.fetch_one(&mut *tx).await?;
             Ok((tx, usual))
         };
