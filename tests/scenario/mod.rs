@@ -195,6 +195,31 @@ impl Stage {
         self.periods.push(ends);
     }
 
+    /// Waits until everything that is committed now is marked: whatever a new owner repeats is on the topic
+    /// then.
+    async fn settles(&mut self) {
+        let mut connection = self.connect().await;
+        let last: i64 = sqlx::query_scalar("select coalesce(max(id), 0) from outbox_events")
+            .fetch_one(&mut connection)
+            .await
+            .expect("reading the last row");
+        let unsent = "select count(*) from outbox_events where sent_at is null and id <= $1";
+        let started = Instant::now();
+        loop {
+            let left: i64 = sqlx::query_scalar(unsent)
+                .bind(last)
+                .fetch_one(&mut connection)
+                .await
+                .expect("counting unsent rows");
+            if left == 0 {
+                break;
+            }
+            assert!(started.elapsed() < PATIENCE, "{left} rows stay unsent");
+            tokio::time::sleep(POLL).await;
+        }
+        self.published = self.topics.ends().await.values().sum();
+    }
+
     async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.expect("connecting")
     }
