@@ -16,19 +16,26 @@ create table processed_events (
     -- A dead letter's id stays claimed; redriven: the next claim takes it; discarded: a person gave it up.
     constraint "outcome must be processed, dead_lettered, redriven or discarded"
         check (outcome in ('processed', 'dead_lettered', 'redriven', 'discarded'))
-) with (
-    -- Rows are inserted and, much later, deleted in batches. Vacuum by fixed numbers, at full speed, and
-    -- without the truncation at its end that needs an exclusive lock. Each run reads the indexes as a
-    -- whole, so it is not to come with every batch that is pruned.
-    autovacuum_vacuum_scale_factor = 0,
-    autovacuum_vacuum_threshold = 100000,
-    autovacuum_vacuum_insert_scale_factor = 0,
-    autovacuum_vacuum_insert_threshold = 1000000,
-    autovacuum_analyze_scale_factor = 0,
-    autovacuum_analyze_threshold = 100000,
-    autovacuum_vacuum_cost_delay = 0,
-    vacuum_truncate = off
-);
+) partition by hash (event_id);
+
+-- Sixteen parts, by the hash of the id alone: the primary key of each is a level lower than one over all of
+-- them, and vacuum reads one part's indexes at a time. No row can be without a part, and none is ever added.
+do $$
+begin
+    for part in 0..15 loop
+        -- Rows are inserted and, much later, deleted in batches. Vacuum by fixed numbers, at full speed, and
+        -- without the truncation at its end that needs an exclusive lock. Each run reads the part's indexes
+        -- as a whole, so it is not to come with every batch that is pruned.
+        execute format(
+            'create table processed_events_%1$s partition of processed_events '
+            'for values with (modulus 16, remainder %1$s) with ('
+            'autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, '
+            'autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000, '
+            'autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000, '
+            'autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off)', part);
+    end loop;
+end
+$$;
 
 -- Pruning and `inbox status` walk it from a consumer's oldest row; new rows land at one end per consumer.
 -- `consumer || ''` is no slip: over the plain column a session that planned its claims while the table was

@@ -118,12 +118,10 @@ impl Cost {
         ]
     }
 
-    /// All kinds together within [`MOST`]. One kind alone may grow as the primary key's height does, from
-    /// two levels to four: a duplicate in a batch is little else than two ways down.
+    /// Whether every kind is within [`MOST`].
     fn within(&self, few: &Cost) -> bool {
-        let sum = |cost: &Cost| cost.all().iter().sum::<f64>();
         let mut kinds = self.all().into_iter().zip(few.all());
-        sum(self) <= MOST * sum(few) && kinds.all(|(many, few)| many <= 2.0 * few)
+        kinds.all(|(many, few)| many <= MOST * few)
     }
 }
 
