@@ -3,9 +3,6 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 use serde_json::json;
 
 use crate::support::fixture::{Fixture, PATIENCE, execute, insert, number};
@@ -202,7 +199,13 @@ async fn a_missing_topic_holds_its_own_rows_alone_until_it_is_there() {
 #[tokio::test]
 async fn a_row_the_broker_refuses_holds_its_own_key_alone_and_in_order() {
     let mut fixture = Fixture::new("refused").await;
-    alter_topic(&fixture, "20000").await;
+    services::alter_topic(
+        fixture.bootstrap(),
+        &fixture.topic,
+        "max.message.bytes",
+        "20000",
+    )
+    .await;
     // One message set with everything in it.
     fixture.relay.set("kafka.properties.linger.ms", "200");
     let large = format!("'\"{}\"'", "x".repeat(30_000));
@@ -241,7 +244,13 @@ async fn a_row_the_broker_refuses_holds_its_own_key_alone_and_in_order() {
         insert(&mut fixture.database, &format!("key {}", number % 20)).await;
     }
     fixture.take(200).await;
-    alter_topic(&fixture, "100000").await;
+    services::alter_topic(
+        fixture.bootstrap(),
+        &fixture.topic,
+        "max.message.bytes",
+        "100000",
+    )
+    .await;
     let last = fixture.take(2).await;
     assert!(
         last[0]
@@ -252,22 +261,6 @@ async fn a_row_the_broker_refuses_holds_its_own_key_alone_and_in_order() {
     assert_eq!(last[1].body()["data"], json!(3));
     fixture.settled().await;
     assert_eq!(fixture.published(), 205, "nothing went out twice");
-}
-
-async fn alter_topic(fixture: &Fixture, max_message_bytes: &str) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", fixture.bootstrap())
-        .create()
-        .expect("an admin client");
-    let change = AlterConfig::new(ResourceSpecifier::Topic(&fixture.topic))
-        .set("max.message.bytes", max_message_bytes);
-    let results = admin
-        .alter_configs([&change], &AdminOptions::new())
-        .await
-        .expect("asking");
-    results.into_iter().for_each(|result| {
-        result.expect("altering the topic");
-    });
 }
 
 #[tokio::test]

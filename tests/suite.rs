@@ -5,6 +5,7 @@ mod clients;
 mod consumer;
 mod demo;
 mod envelopes;
+mod holds;
 mod inbox;
 mod late_commits;
 mod polls;

@@ -42,6 +42,8 @@ pub struct Metrics {
     in_flight: Family<OutboxLabel, Gauge>,
     unmarked: Family<OutboxLabel, Gauge>,
     held_keys: Family<OutboxLabel, Gauge>,
+    held_rows: Family<OutboxLabel, Gauge>,
+    held_topics: Family<OutboxLabel, Gauge>,
     gaps: Family<OutboxLabel, Gauge>,
     created_to_acknowledged: Family<OutboxLabel, Histogram>,
     seen_to_acknowledged: Family<OutboxLabel, Histogram>,
@@ -119,6 +121,12 @@ impl Default for Metrics {
             "Order keys that wait behind a failed row",
             gauge()
         );
+        let held_rows = register!(
+            "held_rows",
+            "Rows that wait outside of the window for their key or topic",
+            gauge()
+        );
+        let held_topics = register!("held_topics", "Topics that cannot be used", gauge());
         let gaps = register!(
             "id_gaps",
             "Ranges of ids that may still bring late rows",
@@ -161,6 +169,8 @@ impl Default for Metrics {
             in_flight,
             unmarked,
             held_keys,
+            held_rows,
+            held_topics,
             gaps,
             created_to_acknowledged,
             seen_to_acknowledged,
@@ -192,6 +202,8 @@ impl Metrics {
             in_flight: self.in_flight.get_or_create_owned(&label),
             unmarked: self.unmarked.get_or_create_owned(&label),
             held_keys: self.held_keys.get_or_create_owned(&label),
+            held_rows: self.held_rows.get_or_create_owned(&label),
+            held_topics: self.held_topics.get_or_create_owned(&label),
             gaps: self.gaps.get_or_create_owned(&label),
             created_to_acknowledged: self.created_to_acknowledged.get_or_create_owned(&label),
             seen_to_acknowledged: self.seen_to_acknowledged.get_or_create_owned(&label),
@@ -230,6 +242,8 @@ pub struct OutboxMetrics {
     in_flight: Gauge,
     unmarked: Gauge,
     held_keys: Gauge,
+    held_rows: Gauge,
+    held_topics: Gauge,
     gaps: Gauge,
     created_to_acknowledged: Histogram,
     seen_to_acknowledged: Histogram,
@@ -267,6 +281,10 @@ impl OutboxMetrics {
         self.in_flight.set(number(fill.in_flight));
         self.unmarked.set(number(fill.unmarked));
         self.held_keys.set(number(fill.held_keys));
+        let held = self.progress.held();
+        self.held_rows
+            .set(i64::try_from(held.rows).unwrap_or(i64::MAX));
+        self.held_topics.set(number(held.topics));
         self.gaps.set(number(self.progress.gaps()));
     }
 }

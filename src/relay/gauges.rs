@@ -71,8 +71,8 @@ impl Gauges {
                 Ok((unread, oldest))
             })
             .await?;
-        let pending =
-            unread.saturating_add(i64::try_from(self.progress.fill().rows).unwrap_or(i64::MAX));
+        let read = self.progress.fill().rows as u64 + self.progress.held().rows;
+        let pending = unread.saturating_add(i64::try_from(read).unwrap_or(i64::MAX));
         self.metrics.pending.set(pending);
         let oldest = [
             oldest.map(CreatedAt::unix_micros),

@@ -15,7 +15,7 @@ use super::failure::failure;
 use super::lease::Validity;
 use super::mark::{Marked, Marker};
 use super::outbound::Outbound;
-use super::router::Batch;
+use super::router::{Batch, Origin};
 use super::source::Source;
 use super::status::Progress;
 use super::topics::{TopicAnswer, TopicDesk};
@@ -82,7 +82,9 @@ struct LaneCore {
     outbound: Outbound,
     /// Rows that were handed over and find no room yet.
     inbox: VecDeque<Outgoing>,
-    inbox_swept: bool,
+    inbox_origin: Origin,
+    /// Tells the source where to begin a pass for held rows.
+    passes: watch::Sender<Option<i64>>,
     acknowledged: mpsc::UnboundedSender<Vec<EventRef>>,
     reports: Vec<Report>,
     /// Something was acknowledged or marked since progress was last shown.
@@ -125,7 +127,8 @@ impl Lane {
             window: Window::new(parts.limits, BACKOFF),
             outbound,
             inbox: VecDeque::new(),
-            inbox_swept: false,
+            inbox_origin: Origin::Poll,
+            passes: watch::Sender::new(None),
             acknowledged,
             reports: Vec::new(),
             moved: false,
@@ -155,7 +158,7 @@ impl Lane {
         let (marked_tx, marked) = mpsc::unbounded_channel();
         let (stop_reading, reading) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(source.run(rows_tx, reading));
+        tasks.spawn(source.run(rows_tx, reading, core.passes.subscribe()));
         tasks.spawn(marker.run(to_mark, marked_tx));
         let end = core.work(rows, marked, &stop_reading).await;
         tasks.shutdown().await;
@@ -187,7 +190,7 @@ impl LaneCore {
             let wake = self.window.next_wake();
             let wake_at =
                 wake.map_or_else(tokio::time::Instant::now, tokio::time::Instant::from_std);
-            let takes_rows = self.inbox.is_empty() && !self.stopping && !self.source_done;
+            let takes_rows = self.inbox.is_empty() && !self.stopping;
             // Nothing here keeps anything between calls: channels and sets lose nothing when their
             // receiving is given up, a sleep is made anew, and waiting for reports takes none.
             let next = tokio::select! {
@@ -253,23 +256,27 @@ impl LaneCore {
         for (id, name) in batch.new_topics {
             self.topics.add(id, name);
         }
-        self.source_done = batch.last;
-        self.inbox_swept = batch.swept;
+        self.source_done |= batch.last;
+        self.inbox_origin = batch.origin;
         self.inbox.extend(batch.rows);
+        if let Origin::Pass { upto, .. } = batch.origin {
+            self.window.reread(upto);
+        }
     }
 
     /// Moves rows into the window as far as there is room.
     fn admit(&mut self) {
-        while let Some(row) = self.inbox.front() {
-            if !self.window.has_room(1, row.message.size()) {
-                return;
-            }
-            let Some(row) = self.inbox.pop_front() else {
-                return;
-            };
+        while let Some(row) = self.inbox.pop_front() {
             let event = row.event;
-            match self.window.admit(row) {
-                Admission::New if self.inbox_swept => {
+            let admission = match self.window.admit(row) {
+                Ok(admission) => admission,
+                Err(row) => {
+                    self.inbox.push_front(row);
+                    return;
+                }
+            };
+            match admission {
+                Admission::New if self.inbox_origin == Origin::Sweep => {
                     self.metrics.swept_rows.inc();
                     tracing::warn!(
                         outbox = self.name,
@@ -278,9 +285,16 @@ impl LaneCore {
                         "the sweep found an unsent row that the scan had passed"
                     );
                 }
-                Admission::New | Admission::Known => {}
+                Admission::New | Admission::Known | Admission::Held => {}
                 Admission::Acknowledged => self.hand_to_marker(vec![event]),
             }
+        }
+        if let Origin::Pass { is_over: true, .. } = std::mem::take(&mut self.inbox_origin) {
+            self.window.end_pass();
+        }
+        if let Some(from) = self.window.begin_pass() {
+            // Whoever ended with the source is noticed by the main loop.
+            let _ = self.passes.send(Some(from));
         }
     }
 
@@ -399,8 +413,10 @@ impl LaneCore {
     }
 
     fn take_topic(&mut self, answer: TopicAnswer) {
-        if let Some(ready) = self.topics.take(answer) {
-            self.window.open_topic(ready);
+        match self.topics.take(answer) {
+            Some((topic, true)) => self.window.open_topic(topic),
+            Some((topic, false)) => self.window.shut_topic(topic),
+            None => {}
         }
     }
 
@@ -414,6 +430,7 @@ impl LaneCore {
             return Some(LaneEnd::LeaseLost);
         }
         self.progress.set_oldest(self.window.oldest_created_at_us());
+        self.progress.set_held(self.window.held());
         self.outbound.tidy(self.window.fill().held_keys == 0);
         let stalled = self.window.fill().in_flight > 0
             && self

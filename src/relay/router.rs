@@ -16,10 +16,22 @@ pub struct Batch {
     pub rows: Vec<Outgoing>,
     /// Topics that these rows use for the first time.
     pub new_topics: Vec<(TopicId, Arc<str>)>,
-    /// Found by the sweep, where nothing new should be.
-    pub swept: bool,
+    pub origin: Origin,
     /// The source has reached its target: nothing comes after.
     pub last: bool,
+}
+
+/// Which look at the table brought the rows of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A poll: rows above the position, and late ones.
+    #[default]
+    Poll,
+    /// The sweep, where nothing new should be.
+    Sweep,
+    /// A pass for rows that were held: every unsent row up to this id, from where the last batch of the
+    /// pass ended, and late ones. With the position as its end the pass is over.
+    Pass { upto: i64, is_over: bool },
 }
 
 impl Batch {
@@ -86,11 +98,11 @@ impl Router {
     }
 
     /// Puts rows and the topics they brought together.
-    pub fn batch(&mut self, rows: Vec<Outgoing>, swept: bool) -> Batch {
+    pub fn batch(&mut self, rows: Vec<Outgoing>, origin: Origin) -> Batch {
         Batch {
             rows,
             new_topics: std::mem::take(&mut self.new_topics),
-            swept,
+            origin,
             last: false,
         }
     }

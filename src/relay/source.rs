@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::Postgres;
 use super::horizon::Horizon;
-use super::router::{Batch, Router};
+use super::router::{Batch, Origin, Router};
 use super::status::Progress;
 use super::window::Outgoing;
 use crate::admin::metrics::OutboxMetrics;
@@ -65,7 +65,20 @@ struct Scan {
     last_contact: Option<f64>,
 }
 
+/// What is asked of a source, beside going on.
+struct Orders {
+    /// With `until_empty`: the last id that is wanted.
+    target: Option<i64>,
+    /// Everything up to the target was handed over.
+    is_done: bool,
+    /// From which row on held rows are to be read again.
+    passes: watch::Receiver<Option<i64>>,
+    /// How far the pass under way has come.
+    pass_after: Option<i64>,
+}
+
 /// What one poll brought.
+#[derive(Default)]
 struct Poll {
     batch: Batch,
     /// There may be more right now.
@@ -73,11 +86,21 @@ struct Poll {
 }
 
 impl Source {
-    /// Reads until the lane is gone, `stop` says so, or, with `until_empty`, everything was handed over
-    /// that was committed at the start.
-    pub async fn run(mut self, rows: mpsc::Sender<Batch>, mut stop: watch::Receiver<bool>) {
+    /// Reads until the lane is gone or `stop` says so. With `until_empty` everything was handed over that
+    /// was committed at the start once a batch says that it is the last; after that only passes are made.
+    pub async fn run(
+        mut self,
+        rows: mpsc::Sender<Batch>,
+        mut stop: watch::Receiver<bool>,
+        passes: watch::Receiver<Option<i64>>,
+    ) {
         let mut retry = Retry::new(Duration::from_secs(2));
-        let mut target = None;
+        let mut orders = Orders {
+            target: None,
+            is_done: false,
+            passes,
+            pass_after: None,
+        };
         loop {
             let ended = tokio::select! {
                 biased;
@@ -85,7 +108,7 @@ impl Source {
                 //    connection, and rows that were not handed over are read again by the next owner.
                 _ = stop.wait_for(|stop| *stop) => return,
                 // 2. Reads until something ends it.
-                ended = self.scan(&rows, &mut target, &mut retry) => ended,
+                ended = self.scan(&rows, &mut orders, &mut retry) => ended,
             };
             let Err(error) = ended else { return };
             self.postgres.note(
@@ -102,11 +125,11 @@ impl Source {
         }
     }
 
-    /// One connection's life: ends well when the lane takes no more rows, or the target is reached.
+    /// One connection's life: ends well when the lane takes no more rows.
     async fn scan(
         &mut self,
         rows: &mpsc::Sender<Batch>,
-        target: &mut Option<i64>,
+        orders: &mut Orders,
         retry: &mut Retry,
     ) -> Result<(), DbError> {
         let postgres = Arc::clone(&self.postgres);
@@ -115,7 +138,7 @@ impl Source {
             .session(&mut session, self.outbox.table(), Role::Reader)
             .await?;
         let mut scan = postgres
-            .deadline("looking at the outbox", self.start(session, target))
+            .deadline("looking at the outbox", self.start(session, orders))
             .await?;
         let mut wait = FIRST_WAIT;
         loop {
@@ -123,35 +146,37 @@ impl Source {
                 return Ok(());
             };
             let started = Instant::now();
-            let poll = postgres
-                .deadline("polling for unsent rows", self.poll(session, &mut scan))
-                .await?;
+            let poll = match orders.is_done {
+                true => Poll::default(),
+                false => {
+                    postgres
+                        .deadline("polling for unsent rows", self.poll(session, &mut scan))
+                        .await?
+                }
+            };
             retry.reset();
             self.metrics
                 .poll_seconds
                 .observe(started.elapsed().as_secs_f64());
             self.progress.polled(&scan.horizon);
             let idle = poll.batch.is_empty();
-            let last = target
-                .is_some_and(|target| !poll.full && (idle || scan.horizon.position() >= target));
+            let last = orders.is_reached_by(&poll, &scan.horizon);
             match idle && !last {
-                // The sweep below needs the place in the queue.
+                // What comes below needs the place in the queue.
                 true => drop(permit),
                 false => permit.send(Batch { last, ..poll.batch }),
             }
-            if last {
-                return Ok(());
+            // What was read forward and waits for late rows is not to be brought by a way around them.
+            if scan.waiting.is_empty() {
+                orders.take_pass();
+                if orders.pass_after.is_some() || self.is_sweep_due(&scan, orders) {
+                    let Ok(permit) = rows.reserve().await else {
+                        return Ok(());
+                    };
+                    permit.send(self.look_back(session, &mut scan, orders).await?);
+                }
             }
-            if scan.is_sweep_due(self.settings.sweep_interval) {
-                let Ok(permit) = rows.reserve().await else {
-                    return Ok(());
-                };
-                let swept = postgres
-                    .deadline("sweeping", self.sweep(session, &mut scan))
-                    .await?;
-                permit.send(swept);
-            }
-            if poll.full {
+            if poll.full || orders.pass_after.is_some() {
                 wait = FIRST_WAIT;
                 continue;
             }
@@ -160,24 +185,54 @@ impl Source {
             } else {
                 FIRST_WAIT
             };
-            // A sleep keeps nothing, and a wake-up that comes meanwhile is stored by the Notify.
-            let _ = tokio::time::timeout(
-                jittered(wait).min(self.settings.poll_interval),
-                self.wake.notified(),
-            )
-            .await;
+            let pause = match orders.is_done {
+                true => Duration::MAX,
+                false => jittered(wait).min(self.settings.poll_interval),
+            };
+            tokio::select! {
+                biased;
+                // 1. Held rows are wanted. Keeps nothing: that it changed is seen until it is looked at.
+                changed = orders.passes.changed() => {
+                    let Ok(()) = changed else { return Ok(()) };
+                    orders.passes.mark_changed();
+                }
+                // 2. A wake-up that comes when nobody waits is stored by the Notify.
+                () = self.wake.notified() => {}
+                // 3. A sleep keeps nothing.
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
-    async fn start(
-        &self,
+    fn is_sweep_due(&self, scan: &Scan, orders: &Orders) -> bool {
+        let is_time = scan.swept_at.elapsed() >= self.settings.sweep_interval;
+        !orders.is_done && (scan.sweeping_after.is_some() || is_time)
+    }
+
+    /// Looks for rows below the position: for those that were held if there is a pass to make, else for
+    /// those that should not be there.
+    async fn look_back(
+        &mut self,
         session: &mut Session,
-        target: &mut Option<i64>,
-    ) -> Result<Scan, DbError> {
+        scan: &mut Scan,
+        orders: &mut Orders,
+    ) -> Result<Batch, DbError> {
+        let postgres = Arc::clone(&self.postgres);
+        let Some(after) = orders.pass_after else {
+            let swept = self.sweep(session, scan);
+            return postgres.deadline("sweeping", swept).await;
+        };
+        let pass = self.pass(session, scan, after);
+        let (batch, pass_after) = postgres.deadline("reading held rows again", pass).await?;
+        orders.pass_after = pass_after;
+        Ok(batch)
+    }
+
+    async fn start(&self, session: &mut Session, orders: &mut Orders) -> Result<Scan, DbError> {
         session.begin().await?;
         let sequence = Sequence::find(session, self.outbox.table()).await?;
-        if self.settings.until_empty && target.is_none() {
-            *target = Some(sequence.bound(session).await?);
+        if self.settings.until_empty && orders.target.is_none() {
+            orders.target = Some(sequence.bound(session).await?);
         }
         session.commit().await?;
         Ok(Scan {
@@ -193,17 +248,7 @@ impl Source {
 
     /// One poll: a forward batch, then the gaps, and all of it in the order of its ids.
     async fn poll(&mut self, session: &mut Session, scan: &mut Scan) -> Result<Poll, DbError> {
-        if let Some(life) = session.begin().await? {
-            scan.check_life(life);
-        }
-        let due = if scan.horizon.is_unproven() {
-            OBSERVE_EVERY
-        } else {
-            OBSERVE_IDLE
-        };
-        if scan.observed_at.is_none_or(|at| at.elapsed() >= due) {
-            scan.observe(session).await?;
-        }
+        scan.begin(session).await?;
         let mut full = false;
         let mut rows = std::mem::take(&mut scan.waiting);
         if rows.is_empty() {
@@ -227,9 +272,52 @@ impl Source {
             full = true;
         }
         Ok(Poll {
-            batch: self.router.batch(rows, false),
+            batch: self.router.batch(rows, Origin::Poll),
             full,
         })
+    }
+
+    /// One step of a pass: the unsent rows above `after`, up to the position, then the gaps as in a poll.
+    /// Returns where the pass stands, unless it is over.
+    ///
+    /// A connection that was lost meanwhile has set the position back to the start: then the pass is over,
+    /// and the forward batches bring everything that it would have.
+    async fn pass(
+        &mut self,
+        session: &mut Session,
+        scan: &mut Scan,
+        after: i64,
+    ) -> Result<(Batch, Option<i64>), DbError> {
+        scan.begin(session).await?;
+        let router = &mut self.router;
+        let mut upto = scan.horizon.position();
+        let unsent = self
+            .outbox
+            .unsent_between(session, after, upto, self.settings.limit, |event| {
+                router.route(event)
+            })
+            .await?;
+        for row in &unsent.rows {
+            scan.horizon.found(row.event.id);
+        }
+        let mut is_over = !unsent.full;
+        let mut rows = unsent.rows;
+        if unsent.full
+            && let Some(last) = rows.last()
+        {
+            upto = last.event.id;
+        }
+        if let Some(last) = self.ask_gaps(session, scan, &mut rows).await?
+            && last < upto
+        {
+            // More late rows come first; what lies above them is read again.
+            rows.truncate(rows.partition_point(|row| row.event.id <= last));
+            upto = last;
+            is_over = false;
+        }
+        session.commit().await?;
+        let batch = self.router.batch(rows, Origin::Pass { upto, is_over });
+        Ok((batch, (!is_over).then_some(upto)))
     }
 
     /// Asks for the gaps below `rows` and adds what they hold. Returns the id up to which this is
@@ -305,15 +393,45 @@ impl Source {
         found
             .rows
             .retain(|row| !scan.horizon.is_in_gap(row.event.id));
-        Ok(self.router.batch(found.rows, true))
+        Ok(self.router.batch(found.rows, Origin::Sweep))
+    }
+}
+
+impl Orders {
+    /// Takes an order for a pass, if there is a new one.
+    fn take_pass(&mut self) {
+        if self.passes.has_changed().unwrap_or(false) {
+            let from = *self.passes.borrow_and_update();
+            self.pass_after = from.map(|from| from.saturating_sub(1));
+        }
+    }
+
+    /// Whether everything up to the target has been read with this poll, for the first time.
+    fn is_reached_by(&mut self, poll: &Poll, horizon: &Horizon) -> bool {
+        let is_reached = !self.is_done
+            && self.target.is_some_and(|target| {
+                !poll.full && (poll.batch.is_empty() || horizon.position() >= target)
+            });
+        self.is_done |= is_reached;
+        is_reached
     }
 }
 
 impl Scan {
-    fn is_sweep_due(&self, interval: Duration) -> bool {
-        // Rows that wait for their turn are no find.
-        self.waiting.is_empty()
-            && (self.sweeping_after.is_some() || self.swept_at.elapsed() >= interval)
+    /// Begins a poll: makes sure that the server is the same, and looks at the sequence if it is time.
+    async fn begin(&mut self, session: &mut Session) -> Result<(), DbError> {
+        if let Some(life) = session.begin().await? {
+            self.check_life(life);
+        }
+        let due = if self.horizon.is_unproven() {
+            OBSERVE_EVERY
+        } else {
+            OBSERVE_IDLE
+        };
+        if self.observed_at.is_none_or(|at| at.elapsed() >= due) {
+            self.observe(session).await?;
+        }
+        Ok(())
     }
 
     /// Forgets everything when the server may have crashed since the last statement.

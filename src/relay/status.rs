@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::time::{Duration, Instant};
 
 use super::horizon::Horizon;
-use super::window::Fill;
+use super::window::{Fill, Held};
 
 /// Whose the outbox is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Progress {
     in_flight: AtomicUsize,
     unmarked: AtomicUsize,
     held_keys: AtomicUsize,
+    held_rows: AtomicU64,
+    held_topics: AtomicUsize,
     oldest_us: AtomicI64,
     /// Milliseconds since `started`.
     polled_at: AtomicU64,
@@ -54,6 +56,8 @@ impl Default for Progress {
             in_flight: AtomicUsize::new(0),
             unmarked: AtomicUsize::new(0),
             held_keys: AtomicUsize::new(0),
+            held_rows: AtomicU64::new(0),
+            held_topics: AtomicUsize::new(0),
             oldest_us: AtomicI64::new(NONE),
             polled_at: AtomicU64::new(0),
             waiting_since: AtomicU64::new(0),
@@ -113,6 +117,19 @@ impl Progress {
             self.waiting_since.store(0, Ordering::Relaxed);
         } else if moved || self.waiting_since.load(Ordering::Relaxed) == 0 {
             self.waiting_since.store(self.millis(), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn set_held(&self, held: Held) {
+        self.held_rows.store(held.rows, Ordering::Relaxed);
+        self.held_topics.store(held.topics, Ordering::Relaxed);
+    }
+
+    /// What is held outside of the window.
+    pub fn held(&self) -> Held {
+        Held {
+            rows: self.held_rows.load(Ordering::Relaxed),
+            topics: self.held_topics.load(Ordering::Relaxed),
         }
     }
 

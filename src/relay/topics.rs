@@ -85,18 +85,20 @@ impl TopicDesk {
         }
     }
 
-    /// Takes an answer in; returns the topic if it can be used now, and else asks again later.
-    pub fn take(&mut self, answer: TopicAnswer) -> Option<TopicId> {
+    /// Takes an answer in; returns the topic and whether it can be used now, if the cluster said so. As long
+    /// as it cannot, it is asked for again.
+    pub fn take(&mut self, answer: TopicAnswer) -> Option<(TopicId, bool)> {
         let (id, status) = answer?;
         let seen = self.seen.get_mut(&id)?;
         let mut wait = seen.retry.next_wait();
+        let is_known = status.is_ok();
         match status {
             Ok(TopicStatus::Ready) => {
                 if std::mem::take(&mut seen.was_unusable) {
                     tracing::info!(outbox = self.outbox, topic = %seen.name, "the topic can be used now");
                 }
                 seen.retry.reset();
-                return Some(id);
+                return Some((id, true));
             }
             Ok(TopicStatus::Unusable(reason)) => {
                 seen.was_unusable = true;
@@ -119,7 +121,7 @@ impl TopicDesk {
             }
         }
         self.ask_after(id, wait);
-        None
+        is_known.then_some((id, false))
     }
 
     /// Whether the cluster answers at all.

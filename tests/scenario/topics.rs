@@ -5,15 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use uuid::Uuid;
 
 use super::plan::AGGREGATE_TYPES;
-use crate::support::services;
+use crate::support::services::{self, alter_topic};
 
 /// Partitions of each topic.
 const PARTITIONS: i32 = 3;
@@ -108,16 +106,8 @@ impl Topics {
 
     /// Sets `max.message.bytes` of a topic, counted round from the first.
     pub async fn limit_records(&self, topic: usize, bytes: &str) {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", &self.bootstrap)
-            .create()
-            .expect("an admin client");
-        let topic = ResourceSpecifier::Topic(&self.names[topic % self.names.len()]);
-        let limit = AlterConfig::new(topic).set("max.message.bytes", bytes);
-        let answers = admin.alter_configs([&limit], &AdminOptions::new()).await;
-        for answer in answers.expect("asking for another limit") {
-            answer.expect("setting the limit");
-        }
+        let topic = &self.names[topic % self.names.len()];
+        alter_topic(&self.bootstrap, topic, "max.message.bytes", bytes).await;
     }
 
     /// How many records there are.

@@ -197,6 +197,26 @@ impl Fixture {
         }
     }
 
+    /// Waits until a metric of the outbox has such a value.
+    pub async fn metric_is(&mut self, name: &str, is_right: impl Fn(f64) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let value = self.metric(name).await;
+            if is_right(value) {
+                return;
+            }
+            self.relay.assert_running();
+            if Instant::now() >= deadline {
+                let metrics = self.get("/metrics").await;
+                panic!(
+                    "{name} is {value} in:\n{}",
+                    metrics.map_or_else(String::new, |found| found.1)
+                );
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// The value of a metric of the outbox.
     pub async fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics").await.expect("the relay's metrics");

@@ -117,6 +117,15 @@ impl Relay {
         }
     }
 
+    /// The most memory that was resident since its start, in MiB.
+    pub fn peak_memory_mib(&mut self) -> f64 {
+        let pid = self.sandbox.pid().expect("the relay runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        kib.expect("its peak of memory") / 1024.0
+    }
+
     /// Panics when the process has ended by itself.
     pub fn assert_running(&mut self) {
         let status = self.sandbox.exit_status();

@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result};
 use outboxd::local::{LocalPostgres, LocalPostgresOptions, PostgresRelease};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -271,14 +273,33 @@ impl KafkaServer {
     pub async fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
         create_topic(&self.bootstrap, name, partitions, configs).await;
     }
+
+    /// Sets an option of a topic.
+    pub async fn alter_topic(&self, name: &str, option: &str, value: &str) {
+        alter_topic(&self.bootstrap, name, option, value).await;
+    }
+}
+
+fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+    let mut config = ClientConfig::new();
+    let admin = config.set("bootstrap.servers", bootstrap).create();
+    admin.expect("an admin client")
+}
+
+/// Sets an option of a topic on any cluster.
+pub async fn alter_topic(bootstrap: &str, name: &str, option: &str, value: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(option, value);
+    let answers = admin(bootstrap)
+        .alter_configs([&change], &AdminOptions::new())
+        .await;
+    for answer in answers.expect("asking for another option") {
+        answer.expect("setting the option");
+    }
 }
 
 /// Makes a topic with one replica on any cluster.
 pub async fn create_topic(bootstrap: &str, name: &str, partitions: i32, configs: &[(&str, &str)]) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .create()
-        .expect("an admin client");
+    let admin = admin(bootstrap);
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     for (key, value) in configs {
         topic = topic.set(key, value);

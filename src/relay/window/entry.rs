@@ -58,6 +58,8 @@ pub enum Admission {
     Known,
     /// It was acknowledged before: mark it again.
     Acknowledged,
+    /// Its key or topic is held: it stays outside, and is read again when the hold ends.
+    Held,
 }
 
 /// The bounds of a window.

@@ -198,6 +198,12 @@ impl<K> KeySlots<K> {
         self.free.push(index);
     }
 
+    /// Every key.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut K> {
+        let keys = self.keys.iter_mut().flatten();
+        keys.map(|slot| &mut slot.key)
+    }
+
     /// The first row of the key.
     pub fn head(&self, index: u32) -> Option<Ticket> {
         let slot = self.keys[index as usize].as_ref()?;

@@ -1,0 +1,163 @@
+//! The barrier: what becomes of a key when one of its rows does not get through.
+
+use std::time::{Duration, Instant};
+
+use super::{EntryState, Failure, KeyState, Ticket, Window};
+
+impl Window {
+    /// The message did not get through. Returns how often its key has failed in succession, and for
+    /// how long the key waits now.
+    pub fn failed(
+        &mut self,
+        ticket: Ticket,
+        failure: Failure,
+        now: Instant,
+        jitter: impl Fn(Duration) -> Duration,
+    ) -> Option<(u32, Duration)> {
+        let state = match failure {
+            Failure::Refused => EntryState::Suspect,
+            Failure::Collateral | Failure::TopicMissing => EntryState::Queued,
+        };
+        if !self.land(ticket, state) {
+            return None;
+        }
+        let index = self.slots.key_of(ticket);
+        let key = &mut self.keys[index];
+        let mut wait = Duration::ZERO;
+        if failure == Failure::Refused {
+            // Batch-mates and followers fail together: one failure of the key.
+            if !matches!(key.state, KeyState::Stopped { .. }) {
+                key.failures = key.failures.saturating_add(1);
+            }
+            wait = jitter(self.backoff.after(key.failures));
+        }
+        let failures = key.failures;
+        self.stop(index, now + wait);
+        self.advance(index, now);
+        Some((failures, wait))
+    }
+
+    fn stop(&mut self, index: u32, until: Instant) {
+        self.may_evict = true;
+        let key = &mut self.keys[index];
+        match &mut key.state {
+            KeyState::Stopped { until: earlier } => *earlier = until.max(*earlier),
+            state => {
+                if *state == KeyState::Flowing {
+                    self.fill.held_keys += 1;
+                }
+                *state = KeyState::Stopped { until };
+                self.stopped.push(index);
+            }
+        }
+    }
+
+    /// The next instant at which [`Window::wake`] may have something to do.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.stopped
+            .iter()
+            .filter(|&&index| self.keys[index].in_flight == 0)
+            .filter_map(|&index| match self.keys[index].state {
+                KeyState::Stopped { until } => Some(until),
+                _ => None,
+            })
+            .min()
+    }
+
+    /// Lets the keys go on whose back-off has passed.
+    pub fn wake(&mut self, now: Instant) {
+        let stopped = std::mem::take(&mut self.stopped);
+        for index in stopped {
+            match self.keys[index].state {
+                KeyState::Stopped { until } if until <= now && self.keys[index].in_flight == 0 => {
+                    self.keys[index].state = KeyState::Probing;
+                    self.advance(index, now);
+                }
+                KeyState::Stopped { .. } => self.stopped.push(index),
+                KeyState::Flowing | KeyState::Probing => {}
+            }
+        }
+    }
+
+    /// Moves a key on after something of it has landed: offers the next row that goes alone, or lets
+    /// the key flow again, or forgets a key without rows.
+    pub(super) fn advance(&mut self, index: u32, now: Instant) {
+        let Some(head) = self.keys.head(index) else {
+            self.forget(index);
+            return;
+        };
+        if let KeyState::Stopped { until } = self.keys[index].state
+            && until <= now
+            && self.keys[index].in_flight == 0
+        {
+            self.keys[index].state = KeyState::Probing;
+            self.stopped.retain(|&stopped| stopped != index);
+        }
+        if self.keys[index].state != KeyState::Probing || self.keys[index].in_flight > 0 {
+            return;
+        }
+        let topic = self.keys[index].topic;
+        if self.has_suspect(index) {
+            self.offer(topic, head);
+            return;
+        }
+        self.keys[index].state = KeyState::Flowing;
+        self.keys[index].failures = 0;
+        self.fill.held_keys -= 1;
+        let mut next = Some(head);
+        while let Some(ticket) = next {
+            next = self.slots.next_of_key(ticket);
+            self.offer(topic, ticket);
+        }
+    }
+
+    fn has_suspect(&self, index: u32) -> bool {
+        let mut next = self.keys.head(index);
+        while let Some(ticket) = next {
+            if self
+                .slots
+                .get(ticket)
+                .is_some_and(|row| row.state == EntryState::Suspect)
+            {
+                return true;
+            }
+            next = self.slots.next_of_key(ticket);
+        }
+        false
+    }
+
+    pub(super) fn forget(&mut self, index: u32) {
+        if self.keys[index].state != KeyState::Flowing {
+            self.fill.held_keys -= 1;
+            self.stopped.retain(|&stopped| stopped != index);
+        }
+        // Nothing of the key is left in the window: what it held comes next.
+        let key = &self.keys[index];
+        let holds = &mut self.topics[key.topic.0 as usize].holds;
+        self.wants_pass |= holds.end_key(&key.name);
+        let hash = key.hash;
+        if let Ok(entry) = self.key_index.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+        self.keys.remove(index);
+    }
+
+    /// The producer that carried everything of `route` is gone: what it had not reported goes out again.
+    /// Returns how many rows that were.
+    pub fn producer_lost(
+        &mut self,
+        tickets: impl IntoIterator<Item = Ticket>,
+        now: Instant,
+    ) -> usize {
+        for key in self.keys.iter_mut() {
+            key.is_introduced = false;
+        }
+        tickets
+            .into_iter()
+            .filter(|&ticket| {
+                self.failed(ticket, Failure::Collateral, now, |wait| wait)
+                    .is_some()
+            })
+            .count()
+    }
+}

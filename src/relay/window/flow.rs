@@ -1,0 +1,139 @@
+//! Out and back: which row goes out next, and what an acknowledgement does.
+
+use std::time::Instant;
+
+use super::{EntryState, KeyState, Outgoing, Route, Ticket, Window};
+
+impl Window {
+    /// The row that goes out next, which then counts as in flight.
+    ///
+    /// If the producer does not take it, give it back with [`Window::not_sent`].
+    pub fn next_to_send(&mut self) -> Option<(Ticket, Route)> {
+        while let Some(ticket) = self.ready.pop_front() {
+            let Some(row) = self.slots.get_mut(ticket) else {
+                continue;
+            };
+            row.offered = false;
+            let (state, topic) = (row.state, row.outgoing.topic);
+            let key = self.slots.key_of(ticket);
+            let route = match (self.keys[key].state, state) {
+                (KeyState::Flowing, EntryState::Queued)
+                    if self.keys[key].is_introduced || self.keys[key].in_flight == 0 =>
+                {
+                    Route::Batched
+                }
+                (KeyState::Probing, EntryState::Suspect | EntryState::Queued)
+                    if self.keys[key].in_flight == 0 =>
+                {
+                    Route::Alone
+                }
+                // Offered before its key stopped, or was introduced: it is offered again when the key goes on.
+                _ => continue,
+            };
+            if !self.is_open(topic) {
+                self.offer(topic, ticket);
+                continue;
+            }
+            // Invariant: a row goes out only after every earlier row of its key. One that comes too
+            // early (the queue is older than a stop of its key, or of its topic) follows its predecessor.
+            let previous = self.slots.previous_of_key(ticket);
+            if previous.is_some_and(|row| row.state != EntryState::InFlight) {
+                continue;
+            }
+            if let Some(row) = self.slots.get_mut(ticket) {
+                row.state = EntryState::InFlight;
+            }
+            self.keys[key].in_flight += 1;
+            self.fill.in_flight += 1;
+            self.call_follower(ticket, route);
+            return Some((ticket, route));
+        }
+        None
+    }
+
+    /// The next row of the key comes first if it had come too early.
+    fn call_follower(&mut self, ticket: Ticket, route: Route) {
+        if route == Route::Batched
+            && let Some(next) = self.slots.next_of_key(ticket)
+            && let Some(row) = self.slots.get_mut(next)
+            && row.state == EntryState::Queued
+            && !row.offered
+        {
+            row.offered = true;
+            self.ready.push_front(next);
+        }
+    }
+
+    /// The producer's queue was full: the row comes first again.
+    pub fn not_sent(&mut self, ticket: Ticket) {
+        if self.land(ticket, EntryState::Queued)
+            && let Some(row) = self.slots.get_mut(ticket)
+        {
+            row.offered = true;
+            self.ready.push_front(ticket);
+        }
+    }
+
+    /// Takes an entry out of flight; false if it was not in flight.
+    pub(super) fn land(&mut self, ticket: Ticket, state: EntryState) -> bool {
+        let Some(row) = self.slots.get_mut(ticket) else {
+            return false;
+        };
+        if row.state != EntryState::InFlight {
+            return false;
+        }
+        row.state = state;
+        let key = self.slots.key_of(ticket);
+        self.keys[key].in_flight -= 1;
+        self.fill.in_flight -= 1;
+        let topic = self.keys[key].topic;
+        self.may_evict |= self.keys[key].state != KeyState::Flowing || !self.is_open(topic);
+        true
+    }
+
+    /// The broker has the message: hands out the row, which is to be marked now.
+    ///
+    /// An acknowledgement counts whenever it comes, also one that arrives after the message was given
+    /// up: nothing is published again that is known to be there.
+    pub fn acknowledged(&mut self, ticket: Ticket, now: Instant) -> Option<Outgoing> {
+        self.land(ticket, EntryState::Queued);
+        let key = self.slots.get(ticket).map(|_| self.slots.key_of(ticket))?;
+        let row = self.slots.remove(ticket, &mut self.keys)?;
+        let event = row.outgoing.event;
+        self.known.remove(&event);
+        self.recent.push(event);
+        self.fill.rows -= 1;
+        self.fill.bytes -= row.outgoing.message.size();
+        self.fill.unmarked += 1;
+        match self.keys[key].state {
+            KeyState::Flowing => self.introduce(key),
+            KeyState::Probing => self.keys[key].failures = 0,
+            KeyState::Stopped { .. } => {}
+        }
+        self.advance(key, now);
+        Some(row.outgoing)
+    }
+
+    /// The key's first row is through: the next one follows, and brings those behind it.
+    fn introduce(&mut self, key: u32) {
+        if !std::mem::replace(&mut self.keys[key].is_introduced, true)
+            && let Some(next) = self.keys.head(key)
+        {
+            self.offer(self.keys[key].topic, next);
+        }
+    }
+
+    /// The marks of `count` rows are confirmed.
+    pub fn marked(&mut self, count: usize) {
+        self.fill.unmarked = self.fill.unmarked.saturating_sub(count);
+    }
+
+    /// The tickets of everything in flight.
+    pub fn in_flight(&self) -> Vec<Ticket> {
+        self.slots
+            .iter()
+            .filter(|(_, row)| row.state == EntryState::InFlight)
+            .map(|(ticket, _)| ticket)
+            .collect()
+    }
+}

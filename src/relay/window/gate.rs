@@ -1,0 +1,84 @@
+//! The topics of a lane: whether their rows may go out.
+
+use std::collections::VecDeque;
+
+use super::holds::Holds;
+use super::{Ticket, TopicId, Window};
+
+/// Whether a topic takes rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Not known yet: its rows wait in the window.
+    #[default]
+    Asked,
+    Open,
+    /// It cannot be used for now: its rows wait, and leave the window when others want the room.
+    Shut,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Topic {
+    pub gate: Gate,
+    /// Rows that were offered while the topic was not open.
+    pub waiting: VecDeque<Ticket>,
+    pub holds: Holds,
+}
+
+impl Topic {
+    pub fn is_shut(&self) -> bool {
+        self.gate == Gate::Shut
+    }
+}
+
+impl Window {
+    pub(super) fn topic(&mut self, topic: TopicId) -> &mut Topic {
+        let index = topic.0 as usize;
+        if self.topics.len() <= index {
+            self.topics.resize_with(index + 1, Topic::default);
+        }
+        &mut self.topics[index]
+    }
+
+    pub fn is_open(&self, topic: TopicId) -> bool {
+        let known = self.topics.get(topic.0 as usize);
+        known.is_some_and(|topic| topic.gate == Gate::Open)
+    }
+
+    /// The topic exists: its rows may go out.
+    pub fn open_topic(&mut self, topic: TopicId) {
+        let topic = self.topic(topic);
+        topic.gate = Gate::Open;
+        let waiting = std::mem::take(&mut topic.waiting);
+        let holds = topic.holds.end_topic();
+        self.ready.extend(waiting);
+        self.wants_pass |= holds;
+    }
+
+    /// Whether the topic can be used is not known (any more): its rows wait for the answer.
+    pub fn close_topic(&mut self, topic: TopicId) {
+        self.topic(topic).gate = Gate::Asked;
+    }
+
+    /// The topic cannot be used: its rows wait for as long as that may take.
+    pub fn shut_topic(&mut self, topic: TopicId) {
+        self.topic(topic).gate = Gate::Shut;
+        self.may_evict = true;
+    }
+
+    /// Puts a row into the queue, or before its topic's gate.
+    pub(super) fn offer(&mut self, topic: TopicId, ticket: Ticket) {
+        match self.slots.get_mut(ticket) {
+            Some(row) if !row.offered => row.offered = true,
+            _ => return,
+        }
+        let topic = self.topic(topic);
+        match topic.gate {
+            Gate::Open => self.ready.push_back(ticket),
+            Gate::Asked => topic.waiting.push_back(ticket),
+            Gate::Shut => {
+                topic.waiting.push_back(ticket);
+                self.may_evict = true;
+            }
+        }
+    }
+}
