@@ -55,7 +55,7 @@ pub struct Outcome {
 }
 
 /// How many remaining rows are listed.
-const LISTED: i64 = 20;
+const LISTED: usize = 20;
 
 /// All parts of a relay.
 pub struct App {
@@ -216,8 +216,8 @@ impl App {
         let mut remaining = Vec::new();
         for (name, config) in &self.config.outboxes {
             let mut session = self.postgres.database().connect(name, Role::Gauge).await?;
-            let outbox = Outbox::new(&config.table, self.postgres.schema(), config.on_sent);
             session.begin().await?;
+            let outbox = Outbox::open(&mut session, config, self.postgres.schema()).await?;
             let rows = outbox.remaining(&mut session, LISTED).await?;
             session.commit().await?;
             if !rows.is_empty() {

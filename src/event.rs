@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub struct EventRef {
     /// The identity column: the order of publication.
     pub id: i64,
-    /// The event's own id, the same in every copy that goes out.
+    /// The event's own id if it is a UUID, else 16 bytes that the database makes of it.
     pub event_id: Uuid,
 }
 
@@ -23,16 +23,35 @@ impl fmt::Debug for EventRef {
     }
 }
 
-/// One row, borrowed.
+/// The event's own id, the same in every copy that goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventId<'r> {
+    Uuid(Uuid),
+    /// Of a table whose ids are anything else, as Postgres writes it.
+    Text(&'r str),
+}
+
+impl fmt::Display for EventId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventId::Uuid(id) => id.as_hyphenated().fmt(f),
+            EventId::Text(id) => f.write_str(id),
+        }
+    }
+}
+
+/// One row, borrowed. What is optional may be null, or the table has no column for it.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'r> {
-    pub id: i64,
-    pub event_id: Uuid,
-    pub aggregate_type: &'r str,
-    pub aggregate_id: &'r str,
-    pub event_type: &'r str,
-    pub event_version: &'r str,
+    pub reference: EventRef,
+    pub event_id: EventId<'r>,
+    pub aggregate_type: Option<&'r str>,
+    pub aggregate_id: Option<&'r str>,
+    pub event_type: Option<&'r str>,
+    pub event_version: Option<&'r str>,
     pub payload: Payload<'r>,
+    /// Of a payload that is not JSON.
+    pub content_type: Option<&'r str>,
     pub correlation_id: Option<&'r str>,
     pub causation_id: Option<&'r str>,
     pub traceparent: Option<&'r str>,
@@ -43,21 +62,15 @@ pub struct Event<'r> {
     pub topic: Option<&'r str>,
     /// Overrides the Kafka key, which is else the aggregate id.
     pub partition_key: Option<&'r str>,
-    pub created_at: CreatedAt,
+    pub created_at: Option<CreatedAt>,
+    /// Why the row cannot become a message, found while it was read: then it has no payload.
+    pub unsendable: Option<&'static str>,
 }
 
-impl Event<'_> {
-    /// What places the event in its parent table, for marks and logs.
-    pub fn reference(&self) -> EventRef {
-        EventRef {
-            id: self.id,
-            event_id: self.event_id,
-        }
-    }
-
-    /// The Kafka key.
-    pub fn key(&self) -> &str {
-        self.partition_key.unwrap_or(self.aggregate_id)
+impl<'r> Event<'r> {
+    /// The Kafka key; none if the row has neither a partition key nor an aggregate id.
+    pub fn key(&self) -> Option<&'r str> {
+        self.partition_key.or(self.aggregate_id)
     }
 }
 
@@ -66,6 +79,8 @@ impl Event<'_> {
 pub enum Payload<'r> {
     /// JSON text exactly as the application wrote it.
     Json(&'r [u8]),
+    /// Text that is not to be taken as JSON.
+    Text(&'r str),
     /// Anything else: Avro, Protobuf, an image.
     Bytes(&'r [u8]),
     /// Nothing: the key's deletion on a compacted topic.

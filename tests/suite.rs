@@ -8,6 +8,7 @@ mod envelopes;
 mod holds;
 mod inbox;
 mod late_commits;
+mod mapping;
 mod polls;
 mod run;
 mod scenario;

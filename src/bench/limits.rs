@@ -15,7 +15,7 @@ use crate::db::lease::{Fence, Leases};
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::{Role, Session};
 use crate::envelope::{Encoder, Envelope, Message};
-use crate::event::EventRef;
+use crate::event::{CreatedAt, EventRef};
 use crate::kafka::{Producer, ProducerSizes, Reports, SendError, Sharing};
 
 /// Rows of one statement, in reading and in marking: the relay's default.
@@ -116,9 +116,7 @@ async fn read(session: &mut Session, outbox: &Outbox) -> Result<(Vec<EventRef>, 
         let position = rows.last().map_or(i64::MIN, |row| row.id);
         session.begin().await?;
         let batch = outbox
-            .forward(session, position, limit, |event| {
-                black_box(event).reference()
-            })
+            .forward(session, position, limit, |event| black_box(event).reference)
             .await?;
         session.commit().await?;
         rows.extend(batch.rows);
@@ -148,9 +146,9 @@ async fn encode(
         session.begin().await?;
         let batch = outbox
             .forward(session, position, limit, |event| {
-                position = event.id;
-                let millis = event.created_at.unix_millis();
-                let sent_at = (timestamp == EventTimestamp::CreatedAt).then_some(millis);
+                position = event.reference.id;
+                let millis = event.created_at.map(CreatedAt::unix_millis);
+                let sent_at = millis.filter(|_| timestamp == EventTimestamp::CreatedAt);
                 let message = encoder.encode(&envelope, event);
                 message.map(|message| (message, sent_at))
             })

@@ -137,6 +137,7 @@ impl Workspace {
             outboxes: vec![PlannedOutbox {
                 table: self.outbox.table.clone(),
                 notify: self.outbox.notify,
+                foreign: None,
             }],
             ..Plan::default()
         };

@@ -41,9 +41,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     for (outbox, rows) in &outcome.remaining {
         eprintln!("outboxd: outbox \"{outbox}\": rows remain unpublished, the first of them:");
         for row in rows {
+            let (aggregate_type, event_type) = (&row.aggregate_type, &row.event_type);
             eprintln!(
                 "  {} {} {} {}",
-                row.event.id, row.event.event_id, row.aggregate_type, row.event_type
+                row.id,
+                row.event_id,
+                aggregate_type.as_deref().unwrap_or_default(),
+                event_type.as_deref().unwrap_or_default()
             );
         }
     }

@@ -2,8 +2,9 @@
 
 use figment::value::Value as Tree;
 
+use super::field::Field;
 use super::read::{Report, join, text_of};
-use super::template::{Field, Template};
+use super::template::Template;
 
 /// Header names and what they hold, in the order of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +21,7 @@ impl HeaderTemplates {
     /// The header by which a consumer of bare payloads can recognize a repeat, named as Debezium's
     /// outbox event router names it.
     pub(super) fn bare() -> Self {
-        let id = Template::parse("{event_id}", Field::ALL);
+        let id = Template::parse("{event_id}", Field::PLACEHOLDERS);
         Self(id.into_iter().map(|id| ("id".to_owned(), id)).collect())
     }
 
@@ -38,7 +39,7 @@ impl HeaderTemplates {
         for (name, found) in entries {
             let template = text_of(&found)
                 .ok_or_else(|| "must be text".to_owned())
-                .and_then(|text| Template::parse(&text, Field::ALL));
+                .and_then(|text| Template::parse(&text, Field::PLACEHOLDERS));
             match template {
                 Ok(template) => headers.push((name, template)),
                 Err(rule) => report.malformed(join(path, &name), rule, &found),

@@ -2,32 +2,28 @@
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
-use bytesize::ByteSize;
 use figment::{Profile, Provider as _, value::Value as Tree};
 
 use super::{
-    AdminConfig, Config, CreateTopicsConfig, EnvelopeFormat, HeaderTemplates, InboxConfig,
-    KafkaConfig, LogConfig, MAX_WINDOWS_BYTES, MAX_WINDOWS_ROWS, OutboxConfig, Pooler,
-    PostgresConfig, PostgresUrl, RelayConfig, Retention, Sources, TableName,
+    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, Pooler,
+    PostgresConfig, PostgresUrl, RelayConfig, Sources,
     error::{ConfigError, ConfigErrors},
-    names::{Identifier, WrittenTable},
+    names::Identifier,
+    outboxes::{Database, Outboxes},
     properties,
-    read::{Report, Section, join},
+    read::{Report, Section},
     sources::{self, Merged},
-    values::{Label, Listen, TopicNames, Value as _},
+    values::{Listen, TopicNames},
 };
 
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A hundred years, as humantime counts them; a longer retention is what "forever" is for.
-const MAX_RETENTION: Duration = Duration::from_secs(100 * 31_557_600);
-
-/// As long as an identifier of Postgres: the name stands in leases, metrics and logs.
-const MAX_NAME_BYTES: usize = 63;
+pub(super) const MAX_RETENTION: Duration = Duration::from_secs(100 * 31_557_600);
 
 impl Config {
     /// Reads the defaults, the file, the environment and the overrides, the later ones stronger.
@@ -94,13 +90,6 @@ fn read_config(
         log: log?,
         outboxes: outboxes?,
     })
-}
-
-/// What the outboxes need to know of `[postgres]`, even where another of its options is wrong.
-struct Database {
-    schema: Option<Identifier>,
-    /// A pooler in transaction mode, and no way around it.
-    without_session: bool,
 }
 
 fn read_postgres(mut section: Section, report: &mut Report) -> (Option<PostgresConfig>, Database) {
@@ -191,190 +180,4 @@ fn read_log(mut section: Section, report: &mut Report) -> Option<LogConfig> {
         level: level?,
         format: format?,
     })
-}
-
-/// What is checked across all outboxes.
-struct Outboxes {
-    database: Database,
-    /// Each table with the first outbox that reads it.
-    tables: BTreeMap<TableName, String>,
-    window_rows: u64,
-    window_bytes: u64,
-}
-
-impl Outboxes {
-    fn new(database: Database) -> Self {
-        Self {
-            database,
-            tables: BTreeMap::new(),
-            window_rows: 0,
-            window_bytes: 0,
-        }
-    }
-
-    fn read(
-        mut self,
-        outboxes: BTreeMap<String, Tree>,
-        defaults: &BTreeMap<String, Tree>,
-        report: &mut Report,
-    ) -> Option<BTreeMap<String, OutboxConfig>> {
-        let mut read = BTreeMap::new();
-        for (name, options) in outboxes {
-            let mut entries = defaults.clone();
-            if let Tree::Dict(_, options) = options {
-                entries.extend(options);
-            }
-            let section = Section::new(join("outbox", &name), entries);
-            if let Some(outbox) = self.read_one(&name, section, report) {
-                read.insert(name, outbox);
-            }
-        }
-        self.check_sums(report);
-        Some(read)
-    }
-
-    fn read_one(
-        &mut self,
-        name: &str,
-        mut section: Section,
-        report: &mut Report,
-    ) -> Option<OutboxConfig> {
-        check_name(name, &section, report);
-        let table = section.read::<WrittenTable>(report, "table");
-        let topic = section.read(report, "topic");
-        let source = section.read::<Label>(report, "source");
-        let envelope = section.read(report, "envelope");
-        let headers = match (section.whole("headers"), envelope) {
-            (Some(table), _) => HeaderTemplates::read(&section.field("headers"), table, report),
-            (None, Some(EnvelopeFormat::Raw)) => HeaderTemplates::bare(),
-            (None, _) => HeaderTemplates::default(),
-        };
-        let bytes_content_type = section.read::<Label>(report, "bytes_content_type");
-        let timestamp = section.read(report, "timestamp");
-        let on_sent = section.read(report, "on_sent");
-        let retention = section.read(report, "retention");
-        let poll_interval = section.within(report, "poll_interval", MS..=MINUTE);
-        let notify = section.read(report, "notify");
-        let batch_rows = section.count(report, "batch_rows", 100_000);
-        let window_rows = section.count(report, "window_rows", 1_000_000);
-        let window_bytes =
-            section.within(report, "window_bytes", ByteSize::mib(1)..=MAX_WINDOWS_BYTES);
-        let sweep_interval = section.within(report, "sweep_interval", SECOND..=DAY);
-
-        let table = table.and_then(|table| Some(table.in_schema(self.database.schema.as_ref()?)));
-        if let Some(table) = &table {
-            self.check_table(name, table, &section, report);
-        }
-        if notify == Some(true) && self.database.without_session {
-            report.errors.push(ConfigError::Contradictory {
-                field: section.field("notify"),
-                conflict: "needs a session, which pooler = \"transaction\" takes away, unless \
-                           postgres.direct_url is set"
-                    .to_owned(),
-            });
-        }
-        if let Some(Retention::For(time)) = retention
-            && time > MAX_RETENTION
-        {
-            let rule = "must be at most 100y, or \"forever\"";
-            report.refuse(section.field("retention"), rule, time.show());
-        }
-        if let (Some(batch), Some(window)) = (batch_rows, window_rows)
-            && window < batch
-        {
-            let rule = format!("must be at least batch_rows ({batch})");
-            report.refuse(section.field("window_rows"), rule, window.to_string());
-        }
-        check_source(source.as_ref(), envelope, &section, report);
-        self.window_rows += window_rows.map_or(0, |rows| u64::from(rows.get()));
-        // Each is at most 1 GiB, but nothing bounds how many there are.
-        self.window_bytes = self
-            .window_bytes
-            .saturating_add(window_bytes.map_or(0, |size: ByteSize| size.0));
-        section.finish(report);
-        Some(OutboxConfig {
-            name: name.to_owned(),
-            table: table?,
-            topic: topic?,
-            source: source?.0,
-            envelope: envelope?,
-            headers,
-            bytes_content_type: bytes_content_type?.0,
-            timestamp: timestamp?,
-            on_sent: on_sent?,
-            retention: retention?,
-            poll_interval: poll_interval?,
-            notify: notify?,
-            batch_rows: batch_rows?,
-            window_rows: window_rows?,
-            window_bytes: window_bytes?,
-            sweep_interval: sweep_interval?,
-        })
-    }
-
-    fn check_table(
-        &mut self,
-        name: &str,
-        table: &TableName,
-        section: &Section,
-        report: &mut Report,
-    ) {
-        if let Some(other) = self.tables.get(table) {
-            let rule = format!("must differ from the table of {}", join("outbox", other));
-            report.refuse(section.field("table"), rule, table.to_string());
-        } else {
-            self.tables.insert(table.clone(), name.to_owned());
-        }
-    }
-
-    fn check_sums(&self, report: &mut Report) {
-        if self.window_rows > MAX_WINDOWS_ROWS {
-            let rule =
-                format!("window_rows of all outboxes must add up to at most {MAX_WINDOWS_ROWS}");
-            report.refuse("outbox".to_owned(), rule, self.window_rows.to_string());
-        }
-        if self.window_bytes > MAX_WINDOWS_BYTES.0 {
-            let rule = format!(
-                "window_bytes of all outboxes must add up to at most {}",
-                MAX_WINDOWS_BYTES.show()
-            );
-            report.refuse(
-                "outbox".to_owned(),
-                rule,
-                ByteSize(self.window_bytes).show(),
-            );
-        }
-    }
-}
-
-/// CloudEvents asks for a URI reference (RFC 3986).
-fn check_source(
-    source: Option<&Label>,
-    envelope: Option<EnvelopeFormat>,
-    section: &Section,
-    report: &mut Report,
-) {
-    let (Some(source), Some(envelope)) = (source, envelope) else {
-        return;
-    };
-    let legal = |byte: u8| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte);
-    if matches!(
-        envelope,
-        EnvelopeFormat::CloudEvents | EnvelopeFormat::CloudEventsBinary
-    ) && !source.0.bytes().all(legal)
-    {
-        let rule = "must be a URI reference for CloudEvents, such as \"/shop/orders\"";
-        report.refuse(section.field("source"), rule, source.show());
-    }
-}
-
-fn check_name(name: &str, section: &Section, report: &mut Report) {
-    let legal = name.bytes().enumerate().all(|(index, byte)| {
-        byte.is_ascii_lowercase() || (index > 0 && (byte.is_ascii_digit() || byte == b'_'))
-    });
-    if name.is_empty() || !legal || name.len() > MAX_NAME_BYTES {
-        let rule =
-            format!("the name must match [a-z][a-z0-9_]* and have at most {MAX_NAME_BYTES} bytes");
-        report.refuse(section.path().to_owned(), rule, format!("{name:?}"));
-    }
 }

@@ -8,9 +8,12 @@
 //! Secrets are kept out of `Debug`, of messages and of [`Config::redacted_toml`].
 
 mod error;
+mod field;
 mod headers;
 mod load;
+mod mapping;
 mod names;
+mod outboxes;
 mod print;
 mod properties;
 mod read;
@@ -34,15 +37,17 @@ use std::{
 use bytesize::ByteSize;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use field::Field;
 pub use headers::HeaderTemplates;
-pub use names::{Identifier, TableName};
+pub use mapping::{Columns, Mapping, SentColumn, SentValues};
+pub use names::{Identifier, Name, TableName};
 pub use properties::KafkaProperties;
 pub use sources::{DEFAULTS, Sources};
-pub use template::{Field, Segment, Template};
+pub use template::{Segment, Template};
 pub use topic::{MAX_TOPIC_BYTES, TopicTemplate, is_topic_name};
 pub use url::{PostgresUrl, REDACTED};
 pub use values::{BootstrapServers, LogFilter, Retention};
-pub use words::{EnvelopeFormat, EventTimestamp, LogFormat, OnSent, Pooler};
+pub use words::{EnvelopeFormat, EventTimestamp, LogFormat, OnSent, PayloadEncoding, Pooler};
 
 /// The effective configuration of outboxd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +160,8 @@ pub struct OutboxConfig {
     pub name: String,
     /// The table, with its schema.
     pub table: TableName,
+    /// Which columns hold what; none: the table is of outboxd's own shape.
+    pub mapping: Option<Mapping>,
     /// The topic of an event whose row names none.
     pub topic: TopicTemplate,
     /// The envelope's `source`: not empty, at most 255 bytes.

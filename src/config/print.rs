@@ -3,8 +3,8 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, OutboxConfig,
-    PostgresConfig, RelayConfig,
+    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, Mapping,
+    OutboxConfig, PayloadEncoding, PostgresConfig, RelayConfig, SentColumn, SentValues,
     values::{Listen, TopicNames, Value as _},
 };
 
@@ -114,6 +114,7 @@ impl OutboxConfig {
         let Self {
             name,
             table,
+            mapping,
             topic,
             source,
             envelope,
@@ -144,9 +145,38 @@ impl OutboxConfig {
         page.plain("window_rows", window_rows);
         page.text("window_bytes", window_bytes.show());
         page.text("sweep_interval", sweep_interval.show());
+        let (encoding, triggers) = match mapping {
+            Some(mapping) => (mapping.payload_encoding, mapping.trusted_triggers.join(",")),
+            None => (PayloadEncoding::Auto, String::new()),
+        };
+        page.text("payload_encoding", encoding.as_str());
+        page.text("trusted_triggers", triggers);
         page.table(&format!("outbox.{name}.headers"));
         for (header, template) in headers.iter() {
             page.text(&quoted(header), template);
+        }
+        if let Some(mapping) = mapping {
+            mapping.print(name, page);
+        }
+    }
+}
+
+impl Mapping {
+    fn print(&self, outbox: &str, page: &mut Page) {
+        page.table(&format!("outbox.{outbox}.columns"));
+        for (field, column) in self.columns.iter() {
+            page.text(field.name(), column.as_str());
+        }
+        if let Some(SentColumn { column, values, at }) = &self.sent {
+            page.table(&format!("outbox.{outbox}.sent"));
+            page.text("column", column.as_str());
+            if let Some(SentValues { unsent, sent }) = values {
+                page.text("unsent", unsent);
+                page.text("sent", sent);
+            }
+            if let Some(at) = at {
+                page.text("at", at.as_str());
+            }
         }
     }
 }

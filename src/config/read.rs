@@ -119,18 +119,14 @@ impl Section {
         }
     }
 
-    /// An option for which empty text means that it is not set: `Some(None)`.
+    /// An option that is not set if it is left out or empty: `Some(None)`.
     pub(super) fn optional<T: Value>(
         &mut self,
         report: &mut Report,
         key: &'static str,
     ) -> Option<Option<T>> {
-        if self
-            .entries
-            .get(key)
-            .and_then(text_of)
-            .is_some_and(|text| text.is_empty())
-        {
+        let empty = |value| text_of(value).is_some_and(|text| text.is_empty());
+        if self.entries.get(key).is_none_or(empty) {
             self.known.push(key);
             self.entries.remove(key);
             return Some(None);
@@ -148,7 +144,7 @@ impl Section {
         if value.is_none() {
             let variable = format!(
                 "OUTBOXD_{}__{}",
-                self.path.to_uppercase(),
+                self.path.to_uppercase().replace('.', "__"),
                 key.to_uppercase()
             );
             let how = format!("{variable} or [{}] {key}", self.path);

@@ -2,62 +2,7 @@
 
 use std::fmt;
 
-/// A column that a placeholder stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
-    /// `event_id`
-    EventId,
-    /// `aggregate_type`
-    AggregateType,
-    /// `aggregate_id`
-    AggregateId,
-    /// `event_type`
-    EventType,
-    /// `event_version`
-    EventVersion,
-    /// `correlation_id`
-    CorrelationId,
-    /// `causation_id`
-    CausationId,
-    /// `traceparent`
-    Traceparent,
-    /// `tracestate`
-    Tracestate,
-    /// `created_at`, as RFC 3339 in UTC
-    CreatedAt,
-}
-
-impl Field {
-    /// All of them.
-    pub const ALL: &[Self] = &[
-        Self::EventId,
-        Self::AggregateType,
-        Self::AggregateId,
-        Self::EventType,
-        Self::EventVersion,
-        Self::CorrelationId,
-        Self::CausationId,
-        Self::Traceparent,
-        Self::Tracestate,
-        Self::CreatedAt,
-    ];
-
-    /// The column's name, as it stands between the braces.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::EventId => "event_id",
-            Self::AggregateType => "aggregate_type",
-            Self::AggregateId => "aggregate_id",
-            Self::EventType => "event_type",
-            Self::EventVersion => "event_version",
-            Self::CorrelationId => "correlation_id",
-            Self::CausationId => "causation_id",
-            Self::Traceparent => "traceparent",
-            Self::Tracestate => "tracestate",
-            Self::CreatedAt => "created_at",
-        }
-    }
-}
+use super::field::Field;
 
 /// A piece of a [`Template`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +40,14 @@ impl Template {
     /// The pieces in order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// The fields that the placeholders stand for.
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Field(field) => Some(*field),
+            Segment::Literal(_) => None,
+        })
     }
 
     /// The pieces that are the same for every row.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::template::{Field, Segment, Template};
+use super::field::Field;
+use super::template::{Segment, Template};
 
 /// The longest topic name Kafka accepts, in bytes (`org.apache.kafka.common.internals.Topic`).
 pub const MAX_TOPIC_BYTES: usize = 249;
@@ -47,6 +48,11 @@ impl TopicTemplate {
     /// The pieces in order, at least one.
     pub fn segments(&self) -> &[Segment] {
         self.0.segments()
+    }
+
+    /// The fields that the placeholders stand for.
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        self.0.fields()
     }
 }
 

@@ -79,6 +79,17 @@ choices! {
         /// The row is deleted.
         Delete = "delete",
     }
+    /// What the payload's column of a mapped table holds.
+    PayloadEncoding {
+        /// What its type says: `json` and `jsonb` hold JSON, `bytea` bytes, all others text.
+        Auto = "auto",
+        /// JSON: spliced in as it is.
+        Json = "json",
+        /// Text: a JSON string in structured formats.
+        Text = "text",
+        /// Bytes: Base64 in structured formats.
+        Bytes = "bytes",
+    }
     /// The form of the log.
     LogFormat {
         /// For people on a terminal, JSON elsewhere.

@@ -38,12 +38,15 @@ impl Role {
     }
 
     /// The planner's choice is taken from it where only one plan is ever right: statistics of a queue's
-    /// table are always out of date, and one sequential scan of a large outbox would stall the lane.
+    /// table are always out of date, and one sequential scan of a large outbox, or a sort of its backlog,
+    /// would stall the lane.
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Role::Reader | Role::Gauge => {
-                &[("enable_seqscan", "off"), ("enable_bitmapscan", "off")]
-            }
+            Role::Reader | Role::Gauge => &[
+                ("enable_seqscan", "off"),
+                ("enable_bitmapscan", "off"),
+                ("enable_sort", "off"),
+            ],
             Role::Marker => &[
                 ("synchronous_commit", "off"),
                 ("enable_seqscan", "off"),

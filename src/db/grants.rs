@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::TableName;
-use super::migrate::Plan;
+use super::migrate::{ForeignTable, Plan};
+use super::{TableName, literal};
+use crate::config::Name;
 
 /// Grants are made to these roles, as far as they are named.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +55,7 @@ impl Plan {
             sql,
             "grant select, insert, update on \"{schema}\".outboxd_leases to {role};"
         );
-        for TableName { schema, name } in self.outboxes.iter().map(|outbox| &outbox.table) {
+        for TableName { schema, name } in self.own_tables().map(|outbox| &outbox.table) {
             let _ = writeln!(
                 sql,
                 "grant select, delete, update (sent_at) on \"{schema}\".\"{name}\" to {role};"
@@ -63,6 +64,11 @@ impl Plan {
                 sql,
                 "grant select on sequence \"{schema}\".\"{name}_id_seq\" to {role};"
             );
+        }
+        for outbox in &self.outboxes {
+            if let Some(foreign) = &outbox.foreign {
+                foreign.grant_relay(&outbox.table, &role, sql);
+            }
         }
     }
 
@@ -73,7 +79,7 @@ impl Plan {
         for schema in self.schemas() {
             let _ = writeln!(sql, "grant usage on schema \"{schema}\" to {role};");
         }
-        for TableName { schema, name } in self.outboxes.iter().map(|outbox| &outbox.table) {
+        for TableName { schema, name } in self.own_tables().map(|outbox| &outbox.table) {
             let _ = writeln!(
                 sql,
                 "grant insert (event_id, aggregate_type, aggregate_id, event_type, event_version, payload, \
@@ -107,6 +113,41 @@ impl Plan {
              grant select, insert, update (outcome, processed_at), delete \
              on \"{schema}\".processed_events to {role};\n\
              grant select, insert, update on \"{schema}\".processed_consumers to {role};"
+        );
+    }
+}
+
+impl ForeignTable {
+    /// `role` is quoted.
+    fn grant_relay(&self, table: &TableName, role: &str, sql: &mut String) {
+        let mut privileges = vec!["select".to_owned()];
+        if self.deletes {
+            privileges.push("delete".to_owned());
+        }
+        if !self.marks.is_empty() {
+            let marks: Vec<String> = self.marks.iter().map(Name::quoted).collect();
+            privileges.push(format!("update ({})", marks.join(", ")));
+        }
+        let (schema, quoted) = (table.schema.quoted(), table.quoted());
+        let _ = writeln!(sql, "grant usage on schema {schema} to {role};");
+        let _ = writeln!(
+            sql,
+            "grant {} on {quoted} to {role};",
+            privileges.join(", ")
+        );
+        // Only the catalogue knows the sequence; one that the column does not own is for its owner to grant.
+        let (quoted, id) = (literal(&quoted), literal(self.id.as_str()));
+        let grant = literal(&format!(
+            "grant select on sequence %s to {}",
+            role.replace('%', "%%")
+        ));
+        let _ = writeln!(
+            sql,
+            "do $grant$ begin\n    \
+                 if pg_get_serial_sequence({quoted}, {id}) is not null then\n        \
+                     execute format({grant}, pg_get_serial_sequence({quoted}, {id}));\n    \
+                 end if;\n\
+             end $grant$;"
         );
     }
 }

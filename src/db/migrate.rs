@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use super::grants::Roles;
 use super::{DbError, Session, TableName};
-use crate::config::Config;
+use crate::config::{Config, Name, OnSent, OutboxConfig, Retention};
 
 /// `outb` in ASCII: the class number of every advisory lock that outboxd takes.
 pub const ADVISORY_LOCK_CLASS: i32 = 1_869_968_482;
@@ -72,6 +72,35 @@ pub struct Plan {
 pub struct PlannedOutbox {
     pub table: TableName,
     pub notify: bool,
+    /// The table is somebody else's: it is there, and nothing but grants is made on it.
+    pub foreign: Option<ForeignTable>,
+}
+
+/// What a relay does to a table that is not outboxd's own.
+#[derive(Debug, Clone)]
+pub struct ForeignTable {
+    /// The monotonic column.
+    pub id: Name,
+    /// The columns that a mark sets.
+    pub marks: Vec<Name>,
+    pub deletes: bool,
+}
+
+impl PlannedOutbox {
+    fn of(outbox: &OutboxConfig) -> PlannedOutbox {
+        PlannedOutbox {
+            table: outbox.table.clone(),
+            notify: outbox.notify,
+            foreign: outbox.mapping.as_ref().map(|mapping| ForeignTable {
+                id: mapping.columns.id.clone(),
+                marks: match outbox.on_sent {
+                    OnSent::Mark => mapping.marked_columns().cloned().collect(),
+                    OnSent::Delete => Vec::new(),
+                },
+                deletes: outbox.on_sent == OnSent::Delete || outbox.retention != Retention::Forever,
+            }),
+        }
+    }
 }
 
 /// The history of one part of the schema.
@@ -91,14 +120,7 @@ impl Plan {
     pub fn of(config: &Config) -> Plan {
         Plan {
             schema: config.postgres.schema.to_string(),
-            outboxes: config
-                .outboxes
-                .values()
-                .map(|outbox| PlannedOutbox {
-                    table: outbox.table.clone(),
-                    notify: outbox.notify,
-                })
-                .collect(),
+            outboxes: config.outboxes.values().map(PlannedOutbox::of).collect(),
             ..Plan::default()
         }
     }
@@ -119,11 +141,11 @@ impl Plan {
             search_path: format!("\"{}\"", self.schema),
             table: None,
         };
-        let outboxes = self.outboxes.iter().map(|outbox| Component {
+        let outboxes = self.own_tables().map(|outbox| Component {
             name: component_name(&outbox.table),
             steps: OUTBOX,
-            search_path: format!("\"{}\", \"{}\"", outbox.table.schema, self.schema),
-            table: Some(outbox.table.name.to_string()),
+            search_path: format!("{}, \"{}\"", outbox.table.schema.quoted(), self.schema),
+            table: Some(outbox.table.name.as_str().to_owned()),
         });
         let inbox = Component {
             name: INBOX_NAME.to_owned(),
@@ -187,8 +209,8 @@ impl Plan {
         for outbox in self.outboxes.iter().filter(|outbox| outbox.notify) {
             let _ = write!(
                 sql,
-                "set local lock_timeout = '{LOCK_TIMEOUT}';\nset local search_path = \"{}\";\n{}",
-                outbox.table.schema,
+                "set local lock_timeout = '{LOCK_TIMEOUT}';\nset local search_path = {};\n{}",
+                outbox.table.schema.quoted(),
                 for_table(NOTIFY, outbox.table.name.as_str())
             );
         }
@@ -196,12 +218,18 @@ impl Plan {
         sql
     }
 
-    /// All schemas of the plan.
+    /// The schemas of what the plan makes.
     pub(super) fn schemas(&self) -> BTreeSet<&str> {
-        let tables = self.outboxes.iter().map(|outbox| &outbox.table);
+        let tables = self.own_tables().map(|outbox| &outbox.table);
         std::iter::once(self.schema.as_str())
             .chain(tables.map(|table| table.schema.as_str()))
             .collect()
+    }
+
+    /// The outbox tables that outboxd makes.
+    pub(super) fn own_tables(&self) -> impl Iterator<Item = &PlannedOutbox> {
+        let outboxes = self.outboxes.iter();
+        outboxes.filter(|outbox| outbox.foreign.is_none())
     }
 
     /// All of it as plain SQL, for a fresh database.
@@ -331,9 +359,11 @@ fn for_table(sql: &str, table: &str) -> String {
 pub async fn verify(
     session: &mut Session,
     relay_schema: &str,
-    table: &TableName,
+    outbox: &OutboxConfig,
 ) -> Result<(), DbError> {
-    let components = [("relay".to_owned(), RELAY), (component_name(table), OUTBOX)];
+    let own = (outbox.mapping.is_none()).then(|| (component_name(&outbox.table), OUTBOX));
+    let relay = ("relay".to_owned(), RELAY);
+    let components: Vec<_> = std::iter::once(relay).chain(own).collect();
     verify_components(session, relay_schema, &components, "run outboxd migrate").await
 }
 

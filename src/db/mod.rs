@@ -1,6 +1,7 @@
 //! Every SQL statement, and the connections they run on.
 
 pub mod bench;
+mod catalogue;
 mod connect;
 mod grants;
 pub mod lease;
@@ -90,5 +91,14 @@ fn pooler_hint(error: &sqlx::Error) -> &'static str {
         POOLER_HINT
     } else {
         ""
+    }
+}
+
+/// A string of SQL, whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    let escaped = text.replace('\'', "''");
+    match text.contains('\\') {
+        true => format!("E'{}'", escaped.replace('\\', "\\\\")),
+        false => format!("'{escaped}'"),
     }
 }

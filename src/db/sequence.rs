@@ -16,6 +16,29 @@ pub struct Sequence {
     snapshot: Arc<str>,
 }
 
+/// The sequence that an identity column owns, or that a column's default draws from.
+const LOOK_UP: &str = r"select s.seqrelid, s.seqincrement, s.seqcache, s.seqcycle,
+       quote_ident(n.nspname) || '.' || quote_ident(c.relname) as name
+from pg_catalog.pg_attribute a
+join pg_catalog.pg_class t on t.oid = a.attrelid
+join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+cross join lateral (
+    select d.objid as sequence
+    from pg_catalog.pg_depend d
+    where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = t.oid and d.refobjsubid = a.attnum
+      and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype = 'i'
+    union all
+    select d.refobjid
+    from pg_catalog.pg_attrdef f
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_attrdef'::regclass and d.objid = f.oid
+                               and d.refclassid = 'pg_catalog.pg_class'::regclass
+    where f.adrelid = t.oid and f.adnum = a.attnum
+      and pg_catalog.pg_get_expr(f.adbin, f.adrelid) ~ '^nextval\(''[^()]*''::regclass\)$') drawn
+join pg_catalog.pg_sequence s on s.seqrelid = drawn.sequence
+join pg_catalog.pg_class c on c.oid = s.seqrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where tn.nspname = $1 and t.relname = $2 and a.attname = $3";
+
 /// The transactions in progress, as one snapshot shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -49,50 +72,61 @@ impl Snapshot {
 }
 
 impl Sequence {
-    /// Looks the sequence up and checks what the order of events leans on: identity, CACHE 1,
-    /// increment 1.
+    /// Looks the sequence of `column` up and checks what the order of events leans on.
     ///
     /// # Errors
-    /// [`DbError::Schema`] when the table or its sequence is not as it must be.
-    pub async fn find(session: &mut Session, table: &TableName) -> Result<Sequence, DbError> {
-        let sql: Arc<str> =
-            "select s.seqrelid, s.seqincrement, s.seqcache, a.attidentity::text as identity, \
-                    quote_ident(n.nspname) || '.' || quote_ident(c.relname) as name \
-             from pg_catalog.pg_attribute a \
-             join pg_catalog.pg_class t on t.oid = a.attrelid \
-             join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace \
-             join pg_catalog.pg_depend d on d.refobjid = t.oid and d.refobjsubid = a.attnum \
-                  and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype in ('i', 'a') \
-             join pg_catalog.pg_sequence s on s.seqrelid = d.objid \
-             join pg_catalog.pg_class c on c.oid = s.seqrelid \
-             join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-             where tn.nspname = $1 and t.relname = $2 and a.attname = 'id'"
-                .into();
-        let action = || format!("looking up the id sequence of {table}");
+    /// [`DbError::Schema`] when the table or its sequence is not as it must be; else whatever Postgres
+    /// says.
+    pub async fn find(
+        session: &mut Session,
+        table: &TableName,
+        column: &str,
+    ) -> Result<Sequence, DbError> {
+        let found = Sequence::look_up(session, table, column).await?;
+        found.map_err(|mistake| DbError::Schema(format!("table {table}: {mistake}")))
+    }
+
+    /// As [`find`](Self::find), with the mistake apart.
+    pub(super) async fn look_up(
+        session: &mut Session,
+        table: &TableName,
+        column: &str,
+    ) -> Result<Result<Sequence, String>, DbError> {
+        let action = || DbError::query(format!("looking up the id sequence of {table}"));
         let query = session
-            .query(&sql)
-            .bind(table.schema.to_string())
-            .bind(table.name.to_string());
-        let row = session
-            .connection()
-            .fetch_optional(query)
-            .await
-            .map_err(DbError::query(action()))?
-            .ok_or_else(|| DbError::Schema(format!("table {table}: column id must be an identity column, and no sequence belongs to it")))?;
-        let number = |column: &str| {
-            row.try_get::<i64, _>(column)
-                .map_err(DbError::query(action()))
-        };
-        let (increment, cache) = (number("seqincrement")?, number("seqcache")?);
-        if (increment, cache) != (1, 1) {
-            return Err(DbError::Schema(format!(
-                "table {table}: the sequence of id must have INCREMENT 1 and CACHE 1, has {increment} and {cache}: \
-                 ids must be drawn in the order of their locks"
+            .query(&LOOK_UP.into())
+            .bind(table.schema.as_str().to_owned())
+            .bind(table.name.as_str().to_owned())
+            .bind(column.to_owned());
+        let row = session.connection().fetch_optional(query).await;
+        let Some(row) = row.map_err(action())? else {
+            return Ok(Err(format!(
+                "column {column:?} must draw its values from a sequence (an identity, serial, or a default of \
+                 nextval), has none: ids made by clients do not say which rows are still to come"
             )));
-        }
-        let name: String = row.try_get("name").map_err(DbError::query(action()))?;
-        Ok(Sequence {
-            oid: row.try_get("seqrelid").map_err(DbError::query(action()))?,
+        };
+        let found = || {
+            let increment: i64 = row.try_get("seqincrement")?;
+            let cache: i64 = row.try_get("seqcache")?;
+            let cycle: bool = row.try_get("seqcycle")?;
+            let name: String = row.try_get("name")?;
+            if (increment, cache, cycle) != (1, 1, false) {
+                let cycle = if cycle { "CYCLE" } else { "NO CYCLE" };
+                return Ok(Err(format!(
+                    "the sequence of column {column:?} must have INCREMENT 1, CACHE 1 and NO CYCLE, has \
+                     {increment}, {cache} and {cycle}: ids must be drawn in the order of their locks"
+                )));
+            }
+            let oid = row.try_get("seqrelid")?;
+            Ok(Ok(Sequence::of(oid, &name)))
+        };
+        found().map_err(action())
+    }
+
+    /// `name` is ready to stand in a statement.
+    fn of(oid: sqlx::postgres::types::Oid, name: &str) -> Sequence {
+        Sequence {
+            oid,
             bound: format!("select case when is_called then last_value else last_value - 1 end from {name}").into(),
             // One call of pg_locks, so that holders and their transaction ids belong together. The
             // top-level id is the lowest of a transaction's.
@@ -108,7 +142,7 @@ impl Sequence {
                       from locks l where locktype = 'relation'"
                 .into(),
             snapshot: "select pg_catalog.pg_current_snapshot()::text".into(),
-        })
+        }
     }
 
     /// The last id drawn, then who holds the sequence's lock: in this order, so that whoever drew an id

@@ -7,11 +7,15 @@
 use std::ops::Range;
 
 use super::json::Object;
-use super::{Encoder, EnvelopeError, header};
+use super::{Encoder, EnvelopeError, header, needed};
+use crate::config::Field;
 use crate::event::{Event, Payload};
 
 pub(super) const SPEC_VERSION: &str = "1.0";
 pub(super) const JSON: &str = "application/json";
+
+/// Of text that the row says no more of.
+pub(super) const TEXT: &str = "text/plain";
 
 /// What binary mode puts before an attribute's name.
 const HEADER_PREFIX: &str = "ce_";
@@ -43,12 +47,15 @@ impl CloudEvents {
         out: &mut Encoder,
     ) -> Result<Range<u32>, EnvelopeError> {
         let timestamp = super::timestamp(event)?;
+        let event_type = needed(event.event_type, Field::EventType)?;
         let mut body = Object::open(&mut out.buffer);
         body.plain("specversion", SPEC_VERSION);
         body.id("id", event.event_id);
         body.text("source", &self.source);
-        body.text("type", event.event_type);
-        body.plain("time", timestamp);
+        body.text("type", event_type);
+        if let Some(timestamp) = timestamp {
+            body.plain("time", timestamp);
+        }
         for (header, value) in texts(event) {
             body.text(&header[HEADER_PREFIX.len()..], value);
         }
@@ -57,8 +64,13 @@ impl CloudEvents {
                 body.text("datacontenttype", JSON);
                 body.raw("data", json);
             }
+            Payload::Text(text) => {
+                body.text("datacontenttype", event.content_type.unwrap_or(TEXT));
+                body.text("data", text);
+            }
             Payload::Bytes(bytes) => {
-                body.text("datacontenttype", &self.bytes_content_type);
+                let content_type = event.content_type.unwrap_or(&self.bytes_content_type);
+                body.text("datacontenttype", content_type);
                 body.base64("data_base64", bytes);
             }
             Payload::Tombstone => {}
@@ -73,13 +85,10 @@ impl CloudEvents {
 /// mode. None of them may be empty.
 pub(super) fn texts<'e>(event: &Event<'e>) -> impl Iterator<Item = (&'static str, &'e str)> {
     [
-        ("ce_subject", Some(event.aggregate_id)),
-        ("ce_aggregatetype", Some(event.aggregate_type)),
-        ("ce_eventversion", Some(event.event_version)),
-        (
-            "ce_partitionkey",
-            Some(event.partition_key.unwrap_or(event.aggregate_id)),
-        ),
+        ("ce_subject", event.aggregate_id),
+        ("ce_aggregatetype", event.aggregate_type),
+        ("ce_eventversion", event.event_version),
+        ("ce_partitionkey", event.key()),
         ("ce_correlationid", event.correlation_id),
         ("ce_causationid", event.causation_id),
         ("ce_traceparent", event.traceparent),

@@ -8,6 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
 
+use crate::event::EventId;
+
 /// An object under construction. Names are constants that need no escaping. Nothing here can fail: a `Vec`
 /// takes what is written.
 pub(super) struct Object<'b> {
@@ -45,7 +47,11 @@ impl<'b> Object<'b> {
         let _ = write!(self.body, "\"{value}\"");
     }
 
-    pub fn id(&mut self, name: &str, id: Uuid) {
+    pub fn id(&mut self, name: &str, id: EventId<'_>) {
+        let id = match id {
+            EventId::Uuid(id) => id,
+            EventId::Text(id) => return self.text(name, id),
+        };
         self.name(name);
         self.body.push(b'"');
         let mut text = Uuid::encode_buffer();

@@ -21,8 +21,8 @@ use serde::de::{MapAccess, Visitor};
 
 use uuid::Uuid;
 
-use crate::config::{EnvelopeFormat, HeaderTemplates, OutboxConfig, Template};
-use crate::event::Event;
+use crate::config::{EnvelopeFormat, Field, HeaderTemplates, OutboxConfig, Template};
+use crate::event::{Event, EventId};
 
 use cloudevents::CloudEvents;
 use native::Native;
@@ -53,6 +53,8 @@ pub enum EnvelopeError {
     Timestamp { micros: i64 },
     #[error("headers must be a flat JSON object of strings")]
     Headers,
+    #[error("{} must not be null, the envelope needs it", field.name())]
+    Missing { field: Field },
 }
 
 /// How the rows of one outbox become messages.
@@ -104,21 +106,29 @@ impl Envelope {
     }
 }
 
-/// The row's instant as RFC 3339 has it.
-fn timestamp(event: &Event<'_>) -> Result<Timestamp, EnvelopeError> {
-    event
-        .created_at
-        .timestamp()
-        .ok_or(EnvelopeError::Timestamp {
-            micros: event.created_at.unix_micros(),
-        })
+/// The row's instant as RFC 3339 has it, if the row has one.
+fn timestamp(event: &Event<'_>) -> Result<Option<Timestamp>, EnvelopeError> {
+    let Some(created_at) = event.created_at else {
+        return Ok(None);
+    };
+    let micros = created_at.unix_micros();
+    let timestamp = created_at.timestamp();
+    timestamp
+        .map(Some)
+        .ok_or(EnvelopeError::Timestamp { micros })
+}
+
+/// What the format cannot do without.
+fn needed<T>(value: Option<T>, field: Field) -> Result<T, EnvelopeError> {
+    value.ok_or(EnvelopeError::Missing { field })
 }
 
 /// Key, value and headers of one Kafka message in a single buffer, ready to be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     buffer: Box<[u8]>,
-    key: Range<u32>,
+    /// Nothing: a message without key.
+    key: Option<Range<u32>>,
     /// Nothing: a tombstone.
     value: Option<Range<u32>>,
     headers: Box<[Header]>,
@@ -135,14 +145,20 @@ impl Message {
     pub fn of_key(key: &[u8]) -> Message {
         Message {
             buffer: key.into(),
-            key: 0..key.len() as u32,
+            key: Some(0..key.len() as u32),
             value: None,
             headers: Box::default(),
         }
     }
 
+    /// What orders the message: its key, or nothing at all.
     pub fn key(&self) -> &[u8] {
-        self.slice(&self.key)
+        self.kafka_key().unwrap_or_default()
+    }
+
+    /// The key that goes out, if there is one.
+    pub fn kafka_key(&self) -> Option<&[u8]> {
+        self.key.as_ref().map(|range| self.slice(range))
     }
 
     pub fn value(&self) -> Option<&[u8]> {
@@ -188,7 +204,7 @@ impl Encoder {
     ) -> Result<Message, EnvelopeError> {
         self.buffer.clear();
         self.headers.clear();
-        let key = self.append(event.key().as_bytes());
+        let key = event.key().map(|key| self.append(key.as_bytes()));
         let value = envelope.write(event, self)?;
         Ok(Message {
             buffer: self.buffer.as_slice().into(),
@@ -217,9 +233,14 @@ impl Encoder {
         self.headers.push(Header { name, value });
     }
 
-    fn id_header(&mut self, name: &'static str, id: Uuid) {
-        let mut text = Uuid::encode_buffer();
-        self.header(name, id.as_hyphenated().encode_lower(&mut text).as_bytes());
+    fn id_header(&mut self, name: &'static str, id: EventId<'_>) {
+        match id {
+            EventId::Uuid(id) => {
+                let mut text = Uuid::encode_buffer();
+                self.header(name, id.as_hyphenated().encode_lower(&mut text).as_bytes());
+            }
+            EventId::Text(id) => self.header(name, id.as_bytes()),
+        }
     }
 
     /// A configured header; left out if a column it names is null.

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::json::Object;
-use super::{Encoder, EnvelopeError, header};
+use super::{Encoder, EnvelopeError, header, needed};
+use crate::config::Field;
 use crate::event::{Event, Payload};
 
 /// The `native` envelope of one outbox.
@@ -25,6 +26,26 @@ pub struct Native {
 
 const VERSION: &[u8] = b"1";
 
+/// What every event says.
+struct Facts<'e> {
+    event_type: &'e str,
+    event_version: &'e str,
+    aggregate_type: &'e str,
+    aggregate_id: &'e str,
+}
+
+impl<'e> Facts<'e> {
+    fn of(event: &Event<'e>) -> Result<Facts<'e>, EnvelopeError> {
+        Ok(Facts {
+            event_type: needed(event.event_type, Field::EventType)?,
+            // Where there are no versions it is the first, as in outboxd's own table.
+            event_version: event.event_version.unwrap_or("1"),
+            aggregate_type: needed(event.aggregate_type, Field::AggregateType)?,
+            aggregate_id: needed(event.aggregate_id, Field::AggregateId)?,
+        })
+    }
+}
+
 impl Native {
     pub fn new(source: &str) -> Native {
         Native {
@@ -39,19 +60,22 @@ impl Native {
         event: &Event<'_>,
         out: &mut Encoder,
     ) -> Result<Option<Range<u32>>, EnvelopeError> {
+        let facts = Facts::of(event)?;
         let value = match event.payload {
             Payload::Tombstone => None,
-            Payload::Json(_) | Payload::Bytes(_) => Some(self.write_body(event, out)?),
+            Payload::Json(_) | Payload::Text(_) | Payload::Bytes(_) => {
+                Some(self.write_body(event, &facts, out)?)
+            }
         };
         out.header(header::ENVELOPE_VERSION, VERSION);
         out.id_header(header::EVENT_ID, event.event_id);
-        out.header(header::EVENT_TYPE, event.event_type.as_bytes());
-        out.header(header::EVENT_VERSION, event.event_version.as_bytes());
+        out.header(header::EVENT_TYPE, facts.event_type.as_bytes());
+        out.header(header::EVENT_VERSION, facts.event_version.as_bytes());
         out.header(header::SOURCE, self.source.as_bytes());
         out.optional_header(header::CORRELATION_ID, event.correlation_id);
         out.optional_header(header::CAUSATION_ID, event.causation_id);
-        out.header(header::AGGREGATE_TYPE, event.aggregate_type.as_bytes());
-        out.header(header::AGGREGATE_ID, event.aggregate_id.as_bytes());
+        out.header(header::AGGREGATE_TYPE, facts.aggregate_type.as_bytes());
+        out.header(header::AGGREGATE_ID, facts.aggregate_id.as_bytes());
         out.optional_header(header::TRACEPARENT, event.traceparent);
         out.optional_header(header::TRACESTATE, event.tracestate);
         if value.is_some() {
@@ -63,24 +87,26 @@ impl Native {
     fn write_body(
         &self,
         event: &Event<'_>,
+        facts: &Facts<'_>,
         out: &mut Encoder,
     ) -> Result<Range<u32>, EnvelopeError> {
-        let timestamp = super::timestamp(event)?;
+        let timestamp = needed(super::timestamp(event)?, Field::CreatedAt)?;
         let mut body = Object::open(&mut out.buffer);
         body.raw("envelopeVersion", VERSION);
         body.id("eventId", event.event_id);
-        body.text("eventType", event.event_type);
-        body.text("eventVersion", event.event_version);
+        body.text("eventType", facts.event_type);
+        body.text("eventVersion", facts.event_version);
         body.plain("timestamp", timestamp);
         body.raw("source", self.source_json.as_bytes());
         body.optional_text("correlationId", event.correlation_id);
         body.optional_text("causationId", event.causation_id);
         body.optional_text("traceparent", event.traceparent);
         body.optional_text("tracestate", event.tracestate);
-        body.text("aggregateType", event.aggregate_type);
-        body.text("aggregateId", event.aggregate_id);
+        body.text("aggregateType", facts.aggregate_type);
+        body.text("aggregateId", facts.aggregate_id);
         match event.payload {
             Payload::Json(json) => body.raw("data", json),
+            Payload::Text(text) => body.text("data", text),
             Payload::Bytes(bytes) => body.base64("dataBase64", bytes),
             Payload::Tombstone => body.raw("data", b"null"),
         }

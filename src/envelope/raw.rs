@@ -10,6 +10,7 @@ use crate::event::{Event, Payload};
 pub(super) fn write(event: &Event<'_>, out: &mut Encoder) -> Option<Range<u32>> {
     match event.payload {
         Payload::Json(bytes) | Payload::Bytes(bytes) => Some(out.append(bytes)),
+        Payload::Text(text) => Some(out.append(text.as_bytes())),
         Payload::Tombstone => None,
     }
 }

@@ -19,23 +19,36 @@ pub fn render(
     for segment in segments {
         let text = match segment {
             Segment::Literal(text) => Some(text.as_str()),
-            Segment::Field(Field::AggregateType) => Some(event.aggregate_type),
-            Segment::Field(Field::AggregateId) => Some(event.aggregate_id),
-            Segment::Field(Field::EventType) => Some(event.event_type),
-            Segment::Field(Field::EventVersion) => Some(event.event_version),
+            Segment::Field(Field::AggregateType) => event.aggregate_type,
+            Segment::Field(Field::AggregateId) => event.aggregate_id,
+            Segment::Field(Field::EventType) => event.event_type,
+            Segment::Field(Field::EventVersion) => event.event_version,
             Segment::Field(Field::CorrelationId) => event.correlation_id,
             Segment::Field(Field::CausationId) => event.causation_id,
             Segment::Field(Field::Traceparent) => event.traceparent,
             Segment::Field(Field::Tracestate) => event.tracestate,
             // Writing to a String cannot fail.
             Segment::Field(Field::EventId) => {
-                let _ = write!(out, "{}", event.event_id.as_hyphenated());
+                let _ = write!(out, "{}", event.event_id);
                 continue;
             }
             Segment::Field(Field::CreatedAt) => {
-                let _ = write!(out, "{}", timestamp(event)?);
+                let Some(timestamp) = timestamp(event)? else {
+                    return Ok(false);
+                };
+                let _ = write!(out, "{timestamp}");
                 continue;
             }
+            // No placeholder stands for these.
+            Segment::Field(
+                Field::Id
+                | Field::Payload
+                | Field::PayloadBytes
+                | Field::Headers
+                | Field::Topic
+                | Field::PartitionKey
+                | Field::ContentType,
+            ) => None,
         };
         let Some(text) = text else { return Ok(false) };
         out.push_str(text);

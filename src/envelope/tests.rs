@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Encoder, Envelope, Message};
 use crate::config::{Config, Sources};
-use crate::event::{CreatedAt, Event, Payload};
+use crate::event::{CreatedAt, Event, EventId, EventRef, Payload};
 
 const FORMATS: [&str; 4] = ["native", "cloudevents", "cloudevents_binary", "raw"];
 
@@ -31,16 +31,22 @@ fn envelope(options: &[(&str, &str)]) -> Envelope {
     Envelope::new(&config.outboxes["default"])
 }
 
+const ID: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001);
+
 /// A row without optional facts.
 fn plain<'r>(payload: Payload<'r>) -> Event<'r> {
     Event {
-        id: 1,
-        event_id: Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001),
-        aggregate_type: "order",
-        aggregate_id: "ord_1",
-        event_type: "order.placed",
-        event_version: "1",
+        reference: EventRef {
+            id: 1,
+            event_id: ID,
+        },
+        event_id: EventId::Uuid(ID),
+        aggregate_type: Some("order"),
+        aggregate_id: Some("ord_1"),
+        event_type: Some("order.placed"),
+        event_version: Some("1"),
         payload,
+        content_type: None,
         correlation_id: None,
         causation_id: None,
         traceparent: None,
@@ -48,7 +54,8 @@ fn plain<'r>(payload: Payload<'r>) -> Event<'r> {
         headers: None,
         topic: None,
         partition_key: None,
-        created_at: CreatedAt::from_postgres_micros(0),
+        created_at: Some(CreatedAt::from_postgres_micros(0)),
+        unsendable: None,
     }
 }
 
@@ -187,8 +194,8 @@ proptest! {
     ) {
         for payload in [Payload::Json(json.as_bytes()), Payload::Bytes(&bytes)] {
             let mut event = plain(payload);
-            event.event_type = &event_type;
-            event.aggregate_id = &key;
+            event.event_type = Some(&event_type);
+            event.aggregate_id = Some(&key);
             event.correlation_id = correlation.as_deref();
             for format in FORMATS {
                 let message = encode(&[("outbox.default.envelope", format)], &event);

@@ -197,9 +197,10 @@ impl Producer {
                 value: Some(value),
             });
         }
-        let mut record = BaseRecord::with_opaque_to(topic, ticket as usize)
-            .key(message.key())
-            .headers(headers);
+        let mut record = BaseRecord::with_opaque_to(topic, ticket as usize).headers(headers);
+        if let Some(key) = message.kafka_key() {
+            record = record.key(key);
+        }
         if let Some(value) = message.value() {
             record = record.payload(value);
         }

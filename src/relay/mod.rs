@@ -103,12 +103,12 @@ impl Relay {
     /// refuses.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<Ended, RelayError> {
         let stopped = Ok(Ended::default());
-        tokio::select! {
+        let outbox = tokio::select! {
             biased;
             // `wait_for` keeps nothing, and the check is repeated as a whole.
             _ = stop.wait_for(|stop| *stop) => return stopped,
             verified = self.verify() => verified?,
-        }
+        };
         self.progress.set_schema_seen();
         let keeper = LeaseKeeper {
             postgres: Arc::clone(&self.postgres),
@@ -134,7 +134,7 @@ impl Relay {
                 lease.epoch = lease.fence.epoch,
                 "owning the outbox"
             );
-            let end = self.own(&keeper, lease, stop.clone()).await?;
+            let end = self.own(&outbox, &keeper, lease, stop.clone()).await?;
             self.metrics.owner.set(0);
             self.progress.set_ownership(Ownership::Unknown);
             match end {
@@ -168,7 +168,7 @@ impl Relay {
     }
 
     /// Compares the schema, and waits as long as Postgres does not answer.
-    async fn verify(&self) -> Result<(), RelayError> {
+    async fn verify(&self) -> Result<Outbox, RelayError> {
         let mut retry = Retry::new(Duration::from_secs(2));
         loop {
             let mut session = None;
@@ -178,15 +178,18 @@ impl Relay {
                     .session(&mut session, &self.config.table, Role::Reader)
                     .await?;
                 session.begin().await?;
-                migrate::verify(session, self.postgres.schema(), &self.config.table).await?;
-                session.commit().await
+                let schema = self.postgres.schema();
+                migrate::verify(session, schema, &self.config).await?;
+                let outbox = Outbox::open(session, &self.config, schema).await?;
+                session.commit().await?;
+                Ok(outbox)
             };
             match self
                 .postgres
                 .deadline("comparing the schema's version", verified)
                 .await
             {
-                Ok(()) => return Ok(()),
+                Ok(outbox) => return Ok(outbox),
                 Err(source) if source.is_permanent() => {
                     return Err(RelayError::Schema {
                         outbox: self.config.name.clone(),
@@ -208,24 +211,20 @@ impl Relay {
     /// One ownership: the lane with its tasks, from winning the lease to giving it up.
     async fn own(
         &self,
+        outbox: &Outbox,
         keeper: &LeaseKeeper,
         mut lease: lease::Lease,
         stop: watch::Receiver<bool>,
     ) -> Result<LaneEnd, RelayError> {
-        let outbox = Outbox::new(
-            &self.config.table,
-            self.postgres.schema(),
-            self.config.on_sent,
-        );
         let (ended_tx, ended_rx) = watch::channel(false);
         let mut helpers = JoinSet::new();
-        self.start_helpers(&mut helpers, &outbox);
+        self.start_helpers(&mut helpers, outbox);
         let (lane, to_mark) = Lane::new(LaneParts {
             name: self.config.name.clone(),
             source: self.source(outbox.clone()),
             marker: mark::Marker {
                 postgres: Arc::clone(&self.postgres),
-                outbox,
+                outbox: outbox.clone(),
                 fence: lease.fence.clone(),
                 metrics: self.metrics.clone(),
             },

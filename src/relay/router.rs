@@ -1,14 +1,14 @@
 //! Row to message: which topic, which key, which bytes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
 
 use super::window::{Outgoing, TopicId};
 use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate, is_topic_name};
 use crate::envelope::{Encoder, Envelope, Message, render};
-use crate::event::Event;
+use crate::event::{CreatedAt, Event};
 
 /// Rows on their way from the source to the lane.
 #[derive(Debug, Default)]
@@ -69,30 +69,38 @@ impl Router {
     /// place before the later rows of its key.
     pub fn route(&mut self, event: &Event<'_>) -> Outgoing {
         let topic = self.topic(event);
-        let encoded = match is_topic_name(&self.name) {
-            true => self
+        let encoded = match (event.unsendable, is_topic_name(&self.name)) {
+            (None, true) => self
                 .encoder
                 .encode(&self.envelope, event)
                 .map_err(|error| error.to_string()),
-            false => Err(format!(
+            (Some(reason), _) => Err(reason.to_owned()),
+            (None, false) => Err(format!(
                 "topic must be 1 to {MAX_TOPIC_BYTES} of a-z A-Z 0-9 . _ -, is {:?}",
                 self.name
             )),
         };
         let (message, unsendable) = match encoded {
             Ok(message) => (message, None),
-            Err(reason) => (Message::of_key(event.key().as_bytes()), Some(reason.into())),
+            Err(reason) => {
+                let key = event.key().unwrap_or_default();
+                (Message::of_key(key.as_bytes()), Some(reason.into()))
+            }
         };
         Outgoing {
-            event: event.reference(),
+            event: event.reference,
             topic,
             message,
             unsendable,
             timestamp_ms: match self.timestamp {
-                EventTimestamp::CreatedAt => Some(event.created_at.unix_millis()),
+                EventTimestamp::CreatedAt => event.created_at.map(CreatedAt::unix_millis),
                 EventTimestamp::None => None,
             },
-            created_at_us: event.created_at.unix_micros(),
+            created_at_us: match event.created_at {
+                Some(created_at) => created_at.unix_micros(),
+                // The figures then begin with its first sight.
+                None => now_us(),
+            },
             first_seen: Instant::now(),
         }
     }
@@ -113,8 +121,13 @@ impl Router {
         match event.topic {
             Some(topic) => self.name.push_str(topic),
             None => {
-                // Every row has the columns that a topic can be made of.
-                let _ = render(self.template.segments(), event, &mut self.name);
+                // A part of a name could be that of another topic.
+                if !matches!(
+                    render(self.template.segments(), event, &mut self.name),
+                    Ok(true)
+                ) {
+                    self.name.clear();
+                }
             }
         }
         if let Some(id) = self.topics.get(self.name.as_str()) {
@@ -125,4 +138,9 @@ impl Router {
         self.new_topics.push((id, self.name.as_str().into()));
         id
     }
+}
+
+fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
 }

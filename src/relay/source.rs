@@ -230,7 +230,8 @@ impl Source {
 
     async fn start(&self, session: &mut Session, orders: &mut Orders) -> Result<Scan, DbError> {
         session.begin().await?;
-        let sequence = Sequence::find(session, self.outbox.table()).await?;
+        let sequence =
+            Sequence::find(session, self.outbox.table(), self.outbox.id_column()).await?;
         if self.settings.until_empty && orders.target.is_none() {
             orders.target = Some(sequence.bound(session).await?);
         }

@@ -67,6 +67,13 @@ impl Fixture {
 
     /// On these servers; the database is empty.
     pub async fn on(name: &'static str, url: &str, bootstrap: &str) -> Fixture {
+        let mut fixture = Fixture::bare(name, url, bootstrap).await;
+        fixture.relay.migrate().await;
+        fixture
+    }
+
+    /// As [`on`](Self::on), and not migrated: for tables that are not outboxd's.
+    pub async fn bare(name: &'static str, url: &str, bootstrap: &str) -> Fixture {
         let topic = super::unique(name, '-');
         services::create_topic(bootstrap, &topic, 1, &[]).await;
         let admin = outboxd::local::free_port().expect("a free port");
@@ -78,8 +85,7 @@ impl Fixture {
             ("log.format", "json"),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut relay = Relay::new(name, settings.to_vec());
-        relay.migrate().await;
+        let relay = Relay::new(name, settings.to_vec());
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", &topic)

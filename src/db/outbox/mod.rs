@@ -1,18 +1,26 @@
-//! The statements on one outbox table.
+//! One outbox table: what the relay asks of it and does to it.
+
+mod row;
+mod shape;
+mod statements;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use sqlx::postgres::PgRow;
-use sqlx::{Executor, Row, ValueRef};
+use sqlx::{Executor, Row};
 use uuid::Uuid;
 
 use super::lease::Fence;
-use super::{DbError, Session, TableName};
-use crate::config::OnSent;
+use super::{DbError, Session, TableName, catalogue};
+use crate::config::{OnSent, OutboxConfig};
 use crate::event::{CreatedAt, Event, EventRef, Payload};
+
+use statements::Statements;
+
+pub(super) use row::{PayloadForm, RowForm};
+pub(super) use shape::{Sent, Shape};
 
 /// Bytes that a batch may take beyond its limit: one row is always taken, and what the row costs
 /// besides its payload is estimated.
@@ -42,95 +50,53 @@ impl<T> Default for Batch<T> {
     }
 }
 
-/// The statements of one outbox, built once.
+/// One outbox table.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     table: TableName,
-    forward: Arc<str>,
-    late: Arc<str>,
-    unsent: Arc<str>,
-    settle: Arc<str>,
-    pending: Arc<str>,
-    oldest: Arc<str>,
-    expired: Arc<str>,
-    delete_expired: Arc<str>,
-    remaining: Arc<str>,
+    id_column: Arc<str>,
+    form: RowForm,
+    statements: Statements,
 }
 
-const COLUMNS: &str = "e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version, \
-     e.payload, e.payload_bytes, e.correlation_id, e.causation_id, e.traceparent, e.tracestate, \
-     e.headers, e.topic, e.partition_key, e.created_at";
-
 impl Outbox {
-    /// `relay_schema` is where the leases are.
+    /// A table of outboxd's own shape; `relay_schema` is where the leases are.
     pub fn new(table: &TableName, relay_schema: &str, on_sent: OnSent) -> Outbox {
-        let t = format!("\"{}\".\"{}\"", table.schema, table.name);
-        let fence = format!(
-            "with fence as materialized (\
-                 select 1 from \"{relay_schema}\".outboxd_leases \
-                 where outbox = $3 and lane = $4 and owner = $5 and epoch = $6 for key share) "
-        );
-        let matching = "from unnest($1::bigint[], $2::uuid[]) as m (id, event_id)";
-        let condition = "e.id = m.id and e.event_id = m.event_id and e.sent_at is null \
-                         and exists (select from fence)";
-        let settle = match on_sent {
-            OnSent::Mark => format!(
-                "{fence} update {t} as e set sent_at = clock_timestamp() {matching} where {condition}"
-            ),
-            OnSent::Delete => format!(
-                "{fence} delete from {t} as e using {} where {condition}",
-                matching.trim_start_matches("from ")
-            ),
+        Outbox::of(&Shape::own(table), relay_schema, on_sent)
+    }
+
+    /// The configured table: of outboxd's own shape, or one that is compared with its mapping first.
+    ///
+    /// # Errors
+    /// [`DbError::Schema`] with every mistake of the mapping; else whatever Postgres says.
+    pub async fn open(
+        session: &mut Session,
+        config: &OutboxConfig,
+        relay_schema: &str,
+    ) -> Result<Outbox, DbError> {
+        let shape = match &config.mapping {
+            None => Shape::own(&config.table),
+            Some(mapping) => catalogue::shape(session, config, mapping).await?,
         };
+        Ok(Outbox::of(&shape, relay_schema, config.on_sent))
+    }
+
+    fn of(shape: &Shape, relay_schema: &str, on_sent: OnSent) -> Outbox {
         Outbox {
-            forward: format!(
-                "select {COLUMNS} from {t} e where e.sent_at is null and e.id > $1 order by e.id limit $2"
-            )
-            .into(),
-            late: format!(
-                "select e.* from unnest($1::bigint[], $2::bigint[]) as gap (first, last) \
-                 cross join lateral (\
-                     select {COLUMNS} from {t} e \
-                     where e.sent_at is null and e.id between gap.first and gap.last \
-                     order by e.id limit $3) e \
-                 order by e.id limit $3"
-            )
-            .into(),
-            unsent: format!(
-                "select {COLUMNS} from {t} e where e.sent_at is null and e.id > $1 and e.id <= $3 \
-                 order by e.id limit $2"
-            )
-            .into(),
-            settle: settle.into(),
-            // Bounded, so that a gauge never walks a backlog of any size.
-            pending: format!(
-                "select count(*) from (select from {t} where sent_at is null and id > $1 limit $2) e"
-            )
-            .into(),
-            oldest: format!(
-                "select created_at from {t} where sent_at is null and id > $1 order by id limit 1"
-            )
-            .into(),
-            expired: format!(
-                "select id, sent_at < clock_timestamp() - make_interval(secs => $3) as expired \
-                 from {t} where sent_at is not null and id > $1 order by id limit $2"
-            )
-            .into(),
-            delete_expired: format!(
-                "delete from {t} where id = any($1) and sent_at < clock_timestamp() - make_interval(secs => $2)"
-            )
-            .into(),
-            remaining: format!(
-                "select id, event_id, aggregate_type, event_type from {t} \
-                 where sent_at is null order by id limit $1"
-            )
-            .into(),
-            table: table.clone(),
+            table: shape.table.clone(),
+            id_column: shape.id_column.as_str().into(),
+            form: shape.form,
+            statements: Statements::new(shape, relay_schema, on_sent),
         }
     }
 
     pub fn table(&self) -> &TableName {
         &self.table
+    }
+
+    /// The monotonic column, as the catalogue spells it.
+    pub fn id_column(&self) -> &str {
+        &self.id_column
     }
 
     /// The unsent rows above `position`, in order, each turned by `take` into what is kept of it.
@@ -145,10 +111,10 @@ impl Outbox {
         take: impl FnMut(&Event<'_>) -> T,
     ) -> Result<Batch<T>, DbError> {
         let query = session
-            .query(&self.forward)
+            .query(&self.statements.forward)
             .bind(position)
             .bind(limit.rows as i64);
-        read(session, query, limit, take)
+        read(session, query, self.form, limit, take)
             .await
             .map_err(DbError::query(format!(
                 "reading the unsent rows of {}",
@@ -170,11 +136,11 @@ impl Outbox {
         let (first, last): (Vec<i64>, Vec<i64>) =
             gaps.iter().map(|gap| (*gap.start(), *gap.end())).unzip();
         let query = session
-            .query(&self.late)
+            .query(&self.statements.late)
             .bind(first)
             .bind(last)
             .bind(limit.rows as i64);
-        read(session, query, limit, take)
+        read(session, query, self.form, limit, take)
             .await
             .map_err(DbError::query(format!(
                 "asking for late rows of {}",
@@ -195,11 +161,11 @@ impl Outbox {
         take: impl FnMut(&Event<'_>) -> T,
     ) -> Result<Batch<T>, DbError> {
         let query = session
-            .query(&self.unsent)
+            .query(&self.statements.unsent)
             .bind(after)
             .bind(limit.rows as i64)
             .bind(upto);
-        read(session, query, limit, take)
+        read(session, query, self.form, limit, take)
             .await
             .map_err(DbError::query(format!(
                 "sweeping the unsent rows of {}",
@@ -221,7 +187,7 @@ impl Outbox {
         let (ids, event_ids): (Vec<i64>, Vec<Uuid>) =
             events.iter().map(|e| (e.id, e.event_id)).unzip();
         let query = session
-            .query(&self.settle)
+            .query(&self.statements.settle)
             .bind(ids)
             .bind(event_ids)
             .bind(fence.outbox.clone())
@@ -246,7 +212,10 @@ impl Outbox {
         position: i64,
         most: i64,
     ) -> Result<i64, DbError> {
-        let query = session.query(&self.pending).bind(position).bind(most);
+        let query = session
+            .query(&self.statements.pending)
+            .bind(position)
+            .bind(most);
         let row = session.fetch_one(query).await;
         row.and_then(|row| row.try_get(0))
             .map_err(DbError::query(format!(
@@ -264,7 +233,10 @@ impl Outbox {
         session: &mut Session,
         position: i64,
     ) -> Result<Option<CreatedAt>, DbError> {
-        let query = session.query(&self.oldest).bind(position);
+        let Some(oldest) = &self.statements.oldest else {
+            return Ok(None);
+        };
+        let query = session.query(oldest).bind(position);
         let action = || {
             DbError::query(format!(
                 "looking for the oldest pending row of {}",
@@ -276,9 +248,8 @@ impl Outbox {
             .fetch_optional(query)
             .await
             .map_err(action())?;
-        row.map(|row| created_at(&row, 0))
-            .transpose()
-            .map_err(action())
+        let created_at = row.map(|row| row::created_at(&row, 0)).transpose();
+        created_at.map(Option::flatten).map_err(action())
     }
 
     /// Walks sent rows above `after` in order and deletes those sent longer ago than `retention`.
@@ -294,8 +265,11 @@ impl Outbox {
         retention: Duration,
     ) -> Result<Expired, DbError> {
         let action = || DbError::query(format!("deleting expired rows of {}", self.table));
+        let Some(expiry) = &self.statements.expiry else {
+            return Ok(Expired::nothing(after));
+        };
         let query = session
-            .query(&self.expired)
+            .query(&expiry.find)
             .bind(after)
             .bind(rows)
             .bind(retention.as_secs_f64());
@@ -305,9 +279,8 @@ impl Outbox {
             .await
             .map_err(action())?;
         let mut walk = Expired {
-            last: after,
             seen: found.len(),
-            deleted: 0,
+            ..Expired::nothing(after)
         };
         let mut ids: Vec<i64> = Vec::new();
         for row in &found {
@@ -318,7 +291,7 @@ impl Outbox {
         }
         if !ids.is_empty() {
             let query = session
-                .query(&self.delete_expired)
+                .query(&expiry.delete)
                 .bind(ids)
                 .bind(retention.as_secs_f64());
             let done = session
@@ -338,37 +311,29 @@ impl Outbox {
     pub async fn remaining(
         &self,
         session: &mut Session,
-        most: i64,
+        most: usize,
     ) -> Result<Vec<Remaining>, DbError> {
-        let action = || DbError::query(format!("listing the unsent rows of {}", self.table));
-        let query = session.query(&self.remaining).bind(most);
-        let rows = session
-            .connection()
-            .fetch_all(query)
-            .await
-            .map_err(action())?;
-        rows.iter()
-            .map(|row| {
-                Ok(Remaining {
-                    event: EventRef {
-                        id: row.try_get(0)?,
-                        event_id: row.try_get(1)?,
-                    },
-                    aggregate_type: row.try_get(2)?,
-                    event_type: row.try_get(3)?,
-                })
-            })
-            .collect::<sqlx::Result<_>>()
-            .map_err(action())
+        let limit = BatchLimit {
+            rows: most,
+            bytes: usize::MAX,
+        };
+        let batch = self.forward(session, i64::MIN, limit, |event| Remaining {
+            id: event.reference.id,
+            event_id: event.event_id.to_string(),
+            aggregate_type: event.aggregate_type.map(str::to_owned),
+            event_type: event.event_type.map(str::to_owned),
+        });
+        Ok(batch.await?.rows)
     }
 }
 
 /// A row that is still unsent.
 #[derive(Debug, Clone)]
 pub struct Remaining {
-    pub event: EventRef,
-    pub aggregate_type: String,
-    pub event_type: String,
+    pub id: i64,
+    pub event_id: String,
+    pub aggregate_type: Option<String>,
+    pub event_type: Option<String>,
 }
 
 /// One step of the janitor's walk.
@@ -380,12 +345,23 @@ pub struct Expired {
     pub deleted: u64,
 }
 
+impl Expired {
+    fn nothing(after: i64) -> Expired {
+        Expired {
+            last: after,
+            seen: 0,
+            deleted: 0,
+        }
+    }
+}
+
 /// Reads rows until the end or a limit. What Postgres had sent beyond the limit is drained by the
 /// connection's next statement, so memory stays bounded, and the statement ends before anything is
 /// published: an open one would pin a snapshot.
 async fn read<T>(
     session: &mut Session,
     query: sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    form: RowForm,
     limit: BatchLimit,
     mut take: impl FnMut(&Event<'_>) -> T,
 ) -> sqlx::Result<Batch<T>> {
@@ -393,7 +369,7 @@ async fn read<T>(
     let mut bytes = 0;
     let mut rows = session.connection().fetch(query);
     while let Some(row) = rows.try_next().await? {
-        let event = event(&row)?;
+        let event = row::event(&row, form)?;
         bytes += ROW_OVERHEAD + payload_len(&event);
         batch.rows.push(take(&event));
         if batch.rows.len() >= limit.rows || bytes >= limit.bytes {
@@ -407,78 +383,7 @@ async fn read<T>(
 fn payload_len(event: &Event<'_>) -> usize {
     match event.payload {
         Payload::Json(bytes) | Payload::Bytes(bytes) => bytes.len(),
+        Payload::Text(text) => text.len(),
         Payload::Tombstone => 0,
-    }
-}
-
-/// Borrows an event from a row of [`COLUMNS`].
-fn event(row: &PgRow) -> sqlx::Result<Event<'_>> {
-    let payload = match (bytes(row, 6)?, bytes(row, 7)?) {
-        (Some(json), _) => Payload::Json(json),
-        (None, Some(bytes)) => Payload::Bytes(bytes),
-        (None, None) => Payload::Tombstone,
-    };
-    Ok(Event {
-        id: row.try_get(0)?,
-        event_id: row.try_get(1)?,
-        aggregate_type: required(row, 2)?,
-        aggregate_id: required(row, 3)?,
-        event_type: required(row, 4)?,
-        event_version: required(row, 5)?,
-        payload,
-        correlation_id: text(row, 8)?,
-        causation_id: text(row, 9)?,
-        traceparent: text(row, 10)?,
-        tracestate: text(row, 11)?,
-        headers: match bytes(row, 12)? {
-            // The binary form of jsonb: its version, which is 1, then the text.
-            Some([1, text @ ..]) => Some(utf8(12, text)?),
-            Some(_) => return Err(decode(12, "an unknown version of jsonb".into())),
-            None => None,
-        },
-        topic: text(row, 13)?,
-        partition_key: text(row, 14)?,
-        created_at: created_at(row, 15)?,
-    })
-}
-
-fn bytes(row: &PgRow, column: usize) -> sqlx::Result<Option<&[u8]>> {
-    let value = row.try_get_raw(column)?;
-    if value.is_null() {
-        return Ok(None);
-    }
-    value
-        .as_bytes()
-        .map(Some)
-        .map_err(|error| decode(column, error))
-}
-
-fn text(row: &PgRow, column: usize) -> sqlx::Result<Option<&str>> {
-    bytes(row, column)?
-        .map(|bytes| utf8(column, bytes))
-        .transpose()
-}
-
-fn required(row: &PgRow, column: usize) -> sqlx::Result<&str> {
-    text(row, column)?.ok_or_else(|| decode(column, "unexpected null".into()))
-}
-
-/// The client encoding is UTF-8, so this fails only if the server breaks the protocol.
-fn utf8(column: usize, bytes: &[u8]) -> sqlx::Result<&str> {
-    std::str::from_utf8(bytes).map_err(|error| decode(column, error.into()))
-}
-
-fn created_at(row: &PgRow, column: usize) -> sqlx::Result<CreatedAt> {
-    let value = bytes(row, column)?.ok_or_else(|| decode(column, "unexpected null".into()))?;
-    let micros = value
-        .try_into()
-        .map_err(|_| decode(column, "not 8 bytes".into()))?;
-    Ok(CreatedAt::from_postgres_micros(i64::from_be_bytes(micros)))
-}
-
-fn decode(column: usize, source: sqlx::error::BoxDynError) -> sqlx::Error {
-    sqlx::Error::ColumnDecode {
-        index: column.to_string(),
-        source,
     }
 }

@@ -1,0 +1,244 @@
+//! Tables of others: compares a mapping with what the catalogue says of the table, so that a mistake shows
+//! at start with its own message, and turns it into the table's [`Shape`].
+
+mod obstacles;
+mod plan;
+mod sent;
+mod table;
+mod trial;
+mod types;
+
+use crate::config::{Field, Mapping, OnSent, OutboxConfig, PayloadEncoding, Retention, TableName};
+
+use super::outbox::{PayloadForm, RowForm, Shape};
+use super::sequence::Sequence;
+use super::{DbError, Session};
+
+use sent::Sending;
+use table::{Column, Table};
+use types::Type;
+
+/// Reads the catalogue and compares.
+///
+/// # Errors
+/// [`DbError::Schema`] with every mistake; else whatever Postgres says.
+pub async fn shape(
+    session: &mut Session,
+    config: &OutboxConfig,
+    mapping: &Mapping,
+) -> Result<Shape, DbError> {
+    let name = &config.table;
+    let Some(table) = Table::read(session, name).await? else {
+        return Err(DbError::Schema(format!("table {name} does not exist")));
+    };
+    if let Err(kind) = table.is_table() {
+        return Err(DbError::Schema(format!(
+            "{name} is {kind}, must be a table"
+        )));
+    }
+    let asked = Asked::of(config, mapping);
+    let mut mistakes = Mistakes::default();
+    let comparison = Comparison {
+        asked: &asked,
+        table: &table,
+    };
+    let shape = comparison.shape(&mut mistakes);
+    let id = mapping.columns.id.as_str();
+    if table.column(id).is_some() {
+        let sequence = Sequence::look_up(session, name, id).await?;
+        mistakes.take(sequence);
+    }
+    mistakes.extend(obstacles::find(session, &table, &asked).await?);
+    match shape {
+        // The rest asks the server to try what the shape says, which one without mistakes can be.
+        Some(shape) if mistakes.0.is_empty() => {
+            mistakes.extend(trial::refusals(session, &table, &asked).await?);
+            mistakes.extend(plan::missing_indexes(session, &shape, &asked).await?);
+            match mistakes.0.is_empty() {
+                true => Ok(shape),
+                false => Err(mistakes.of(name)),
+            }
+        }
+        _ => Err(mistakes.of(name)),
+    }
+}
+
+/// What an outbox's options ask of a table.
+struct Asked<'a> {
+    mapping: &'a Mapping,
+    /// Sent rows are deleted rather than marked.
+    deletes: bool,
+    /// Marked rows are deleted after a while.
+    expires: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn of(config: &OutboxConfig, mapping: &'a Mapping) -> Asked<'a> {
+        let deletes = config.on_sent == OnSent::Delete;
+        Asked {
+            mapping,
+            deletes,
+            expires: !deletes && config.retention != Retention::Forever,
+        }
+    }
+
+    /// The columns that a mark sets.
+    fn marked_columns(&self) -> Vec<String> {
+        let columns = self.mapping.marked_columns();
+        columns.map(|name| name.as_str().to_owned()).collect()
+    }
+}
+
+/// What is wrong, each in one sentence about the table.
+#[derive(Debug, Default)]
+struct Mistakes(Vec<String>);
+
+impl Mistakes {
+    fn add(&mut self, mistake: String) {
+        self.0.push(mistake);
+    }
+
+    /// The value, or nothing and its mistake noted.
+    fn take<T>(&mut self, result: Result<T, String>) -> Option<T> {
+        result.map_err(|mistake| self.add(mistake)).ok()
+    }
+
+    fn extend(&mut self, mistakes: Vec<String>) {
+        self.0.extend(mistakes);
+    }
+
+    fn of(self, table: &TableName) -> DbError {
+        DbError::Schema(format!("table {table}: {}", self.0.join("; ")))
+    }
+}
+
+/// A mapping beside the table that it should fit.
+struct Comparison<'a> {
+    asked: &'a Asked<'a>,
+    table: &'a Table,
+}
+
+impl Comparison<'_> {
+    /// The shape, if every column is there and of a type that fits.
+    fn shape(&self, mistakes: &mut Mistakes) -> Option<Shape> {
+        let fields = self.fields(mistakes);
+        for field in [Field::Id, Field::EventId] {
+            if let Some(column) = self.mapped(field).filter(|column| !column.not_null) {
+                let (name, option) = (&column.name, option(field));
+                mistakes.add(format!("column {name:?} ({option}) must be not null"));
+            }
+        }
+        let sending = Sending::read(self.asked, self.table, mistakes)?;
+        let (id, event_id) = (self.mapped(Field::Id)?, self.mapped(Field::EventId)?);
+        let is_uuid = event_id.kind == Type::Uuid;
+        let mut fields = fields?;
+        if !is_uuid {
+            fields.push_str(", ");
+            fields.push_str(&self.fingerprint(event_id));
+            fields.push_str(" as fingerprint");
+        }
+        Some(Shape {
+            table: self.table.name.clone(),
+            id_column: id.name.clone(),
+            id: id.sql(),
+            id_value: format!("{}::bigint", id.sql()),
+            fingerprint: match is_uuid {
+                true => event_id.sql(),
+                false => self.fingerprint(event_id),
+            },
+            fields,
+            created_at: self
+                .mapped(Field::CreatedAt)
+                .map(|column| column.as_timestamptz()),
+            unsent: sending.unsent,
+            mark: sending.mark,
+            sent: sending.sent,
+            form: RowForm::Mapped {
+                uuid: is_uuid,
+                payload: self.payload(),
+            },
+        })
+    }
+
+    /// The column of a field, if it has one.
+    fn mapped(&self, field: Field) -> Option<&Column> {
+        let name = self.asked.mapping.columns.get(field)?;
+        self.table.column(name.as_str())
+    }
+
+    /// The select list, in the order of outboxd's own fields, then the content type. What the table has not
+    /// is null.
+    fn fields(&self, mistakes: &mut Mistakes) -> Option<String> {
+        let own = [
+            Field::Id,
+            Field::EventId,
+            Field::AggregateType,
+            Field::AggregateId,
+            Field::EventType,
+            Field::EventVersion,
+            Field::Payload,
+            Field::PayloadBytes,
+            Field::CorrelationId,
+            Field::CausationId,
+            Field::Traceparent,
+            Field::Tracestate,
+            Field::Headers,
+            Field::Topic,
+            Field::PartitionKey,
+            Field::CreatedAt,
+            Field::ContentType,
+        ];
+        let expressions: Vec<Option<String>> = own
+            .into_iter()
+            .map(|field| {
+                let expression = match self.asked.mapping.columns.get(field) {
+                    None => "null".to_owned(),
+                    Some(name) => {
+                        let column = self.table.typed(name, &option(field), types::of(field));
+                        types::select(field, mistakes.take(column)?)
+                    }
+                };
+                Some(format!("{expression} as {}", field.name()))
+            })
+            .collect();
+        let expressions: Option<Vec<String>> = expressions.into_iter().collect();
+        Some(expressions?.join(", "))
+    }
+
+    fn payload(&self) -> PayloadForm {
+        let kind = self.mapped(Field::Payload).map(|column| column.kind);
+        let is_json = matches!(kind, Some(Type::Json | Type::Jsonb));
+        match self.asked.mapping.payload_encoding {
+            PayloadEncoding::Auto if is_json => PayloadForm::Json,
+            PayloadEncoding::Auto if kind == Some(Type::Bytea) => PayloadForm::Bytes,
+            PayloadEncoding::Auto => PayloadForm::Text,
+            PayloadEncoding::Json if is_json => PayloadForm::Json,
+            PayloadEncoding::Json => PayloadForm::UncheckedJson,
+            PayloadEncoding::Text => PayloadForm::Text,
+            PayloadEncoding::Bytes => PayloadForm::Bytes,
+        }
+    }
+
+    /// Sixteen bytes that stand for an event id that is not a UUID. If the id of the event is its place in
+    /// the table, its time belongs to it: after a crash of Postgres the sequence can draw an id again, for
+    /// another row. SHA-256, because MD5 fails where FIPS is asked for.
+    fn fingerprint(&self, event_id: &Column) -> String {
+        let bytes = match (
+            self.asked.mapping.columns.id == self.asked.mapping.columns.event_id,
+            self.mapped(Field::CreatedAt),
+        ) {
+            (true, Some(created_at)) => format!(
+                "int8send({}::bigint) || coalesce(timestamptz_send({}), '')",
+                event_id.sql(),
+                created_at.as_timestamptz()
+            ),
+            _ => format!("convert_to({}::text, 'UTF8')", event_id.sql()),
+        };
+        format!("encode(substring(sha256({bytes}) from 1 for 16), 'hex')::uuid")
+    }
+}
+
+/// Where the mapping names a field's column.
+fn option(field: Field) -> String {
+    format!("columns.{}", field.name())
+}

@@ -1,0 +1,154 @@
+//! A row of the database's answer as an event, borrowed.
+
+use serde_json::value::RawValue;
+use sqlx::postgres::PgRow;
+use sqlx::{Row, ValueRef};
+
+use crate::event::{CreatedAt, Event, EventId, EventRef, Payload};
+
+/// What the answer's columns hold where tables differ. Their order is the same for all:
+/// [`OWN_FIELDS`](super::shape::OWN_FIELDS), and for mapped tables two more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowForm {
+    /// Of outboxd's own table.
+    Own,
+    Mapped {
+        /// The event's id is a UUID; else it comes as text, and as fingerprint.
+        uuid: bool,
+        payload: PayloadForm,
+    },
+}
+
+/// What the payload's column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayloadForm {
+    /// JSON, as the column's type ensures.
+    Json,
+    /// What should be JSON.
+    UncheckedJson,
+    Text,
+    Bytes,
+}
+
+const NOT_JSON: &str = "payload must be JSON, as payload_encoding says";
+const NOT_TEXT: &str = "payload must be UTF-8, as payload_encoding says";
+
+/// Borrows an event from a row.
+pub fn event(row: &PgRow, form: RowForm) -> sqlx::Result<Event<'_>> {
+    let id = row.try_get(0)?;
+    let uuid = |column| {
+        let event_id = row.try_get(column)?;
+        Ok::<_, sqlx::Error>(EventRef { id, event_id })
+    };
+    let (reference, event_id) = match form {
+        RowForm::Mapped { uuid: false, .. } => (uuid(17)?, EventId::Text(required(row, 1)?)),
+        RowForm::Own | RowForm::Mapped { .. } => {
+            let reference = uuid(1)?;
+            (reference, EventId::Uuid(reference.event_id))
+        }
+    };
+    let (payload, unsendable) = match (bytes(row, 6)?, bytes(row, 7)?) {
+        (Some(payload), _) => match read_payload(payload, form) {
+            Ok(payload) => (payload, None),
+            Err(reason) => (Payload::Tombstone, Some(reason)),
+        },
+        (None, Some(bytes)) => (Payload::Bytes(bytes), None),
+        (None, None) => (Payload::Tombstone, None),
+    };
+    Ok(Event {
+        reference,
+        event_id,
+        aggregate_type: text(row, 2)?,
+        aggregate_id: text(row, 3)?,
+        event_type: text(row, 4)?,
+        event_version: text(row, 5)?,
+        payload,
+        content_type: match form {
+            RowForm::Own => None,
+            RowForm::Mapped { .. } => text(row, 16)?,
+        },
+        correlation_id: text(row, 8)?,
+        causation_id: text(row, 9)?,
+        traceparent: text(row, 10)?,
+        tracestate: text(row, 11)?,
+        headers: match (form, bytes(row, 12)?) {
+            // The binary form of jsonb: its version, which is 1, then the text.
+            (RowForm::Own, Some([1, text @ ..])) => Some(utf8(12, text)?),
+            (RowForm::Own, Some(_)) => {
+                return Err(decode(12, "an unknown version of jsonb".into()));
+            }
+            (RowForm::Mapped { .. }, Some(text)) => Some(utf8(12, text)?),
+            (_, None) => None,
+        },
+        topic: text(row, 13)?,
+        partition_key: text(row, 14)?,
+        created_at: created_at(row, 15)?,
+        unsendable,
+    })
+}
+
+/// Takes the payload as what it should be; the error is the rule that it breaks.
+fn read_payload(bytes: &[u8], form: RowForm) -> Result<Payload<'_>, &'static str> {
+    let form = match form {
+        RowForm::Own => PayloadForm::Json,
+        RowForm::Mapped { payload, .. } => payload,
+    };
+    match form {
+        PayloadForm::Json => Ok(Payload::Json(bytes)),
+        PayloadForm::UncheckedJson => match serde_json::from_slice::<&RawValue>(bytes) {
+            Ok(_) => Ok(Payload::Json(bytes)),
+            Err(_) => Err(NOT_JSON),
+        },
+        PayloadForm::Text => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Payload::Text(text)),
+            Err(_) => Err(NOT_TEXT),
+        },
+        PayloadForm::Bytes => Ok(Payload::Bytes(bytes)),
+    }
+}
+
+fn bytes(row: &PgRow, column: usize) -> sqlx::Result<Option<&[u8]>> {
+    let value = row.try_get_raw(column)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    value
+        .as_bytes()
+        .map(Some)
+        .map_err(|error| decode(column, error))
+}
+
+fn text(row: &PgRow, column: usize) -> sqlx::Result<Option<&str>> {
+    bytes(row, column)?
+        .map(|bytes| utf8(column, bytes))
+        .transpose()
+}
+
+fn required(row: &PgRow, column: usize) -> sqlx::Result<&str> {
+    text(row, column)?.ok_or_else(|| decode(column, "unexpected null".into()))
+}
+
+/// The client encoding is UTF-8, so this fails only if the server breaks the protocol.
+fn utf8(column: usize, bytes: &[u8]) -> sqlx::Result<&str> {
+    std::str::from_utf8(bytes).map_err(|error| decode(column, error.into()))
+}
+
+/// An instant in that column.
+pub fn created_at(row: &PgRow, column: usize) -> sqlx::Result<Option<CreatedAt>> {
+    let Some(value) = bytes(row, column)? else {
+        return Ok(None);
+    };
+    let micros = value
+        .try_into()
+        .map_err(|_| decode(column, "not 8 bytes".into()))?;
+    Ok(Some(CreatedAt::from_postgres_micros(i64::from_be_bytes(
+        micros,
+    ))))
+}
+
+fn decode(column: usize, source: sqlx::error::BoxDynError) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_string(),
+        source,
+    }
+}

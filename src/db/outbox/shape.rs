@@ -1,0 +1,63 @@
+//! What the statements on an outbox table are made of: SQL expressions over the alias `e`, built once from
+//! checked names.
+
+use super::row::RowForm;
+use crate::db::TableName;
+
+/// The shape of one table.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub table: TableName,
+    /// The monotonic column, as the catalogue spells it.
+    pub id_column: String,
+    /// The same in comparisons and as order.
+    pub id: String,
+    /// The same as the `bigint` that is read.
+    pub id_value: String,
+    /// The UUID that, with the id, tells an event from every other.
+    pub fingerprint: String,
+    /// The select list: [`OWN_FIELDS`] in their order, then what the form says.
+    pub fields: String,
+    pub created_at: Option<String>,
+    /// What holds for an unsent row; nothing: every row is unsent.
+    pub unsent: Option<String>,
+    /// What marks a row, as assignments.
+    pub mark: String,
+    /// What holds for a sent row, and when it was sent; nothing: it is not known when.
+    pub sent: Option<Sent>,
+    pub form: RowForm,
+}
+
+/// See [`Shape::sent`].
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub condition: String,
+    pub at: String,
+}
+
+/// The columns of outboxd's own table that an event is made of.
+pub const OWN_FIELDS: &str = "e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version, \
+     e.payload, e.payload_bytes, e.correlation_id, e.causation_id, e.traceparent, e.tracestate, \
+     e.headers, e.topic, e.partition_key, e.created_at";
+
+impl Shape {
+    /// Outboxd's own table.
+    pub fn own(table: &TableName) -> Shape {
+        Shape {
+            table: table.clone(),
+            id_column: "id".to_owned(),
+            id: "e.id".to_owned(),
+            id_value: "e.id".to_owned(),
+            fingerprint: "e.event_id".to_owned(),
+            fields: OWN_FIELDS.to_owned(),
+            created_at: Some("e.created_at".to_owned()),
+            unsent: Some("e.sent_at is null".to_owned()),
+            mark: "sent_at = clock_timestamp()".to_owned(),
+            sent: Some(Sent {
+                condition: "e.sent_at is not null".to_owned(),
+                at: "e.sent_at".to_owned(),
+            }),
+            form: RowForm::Own,
+        }
+    }
+}
