@@ -1,6 +1,7 @@
 //! Tables that are not outboxd's: relayed and marked as they are, refused where they cannot be.
 
 mod debezium;
+mod wild;
 
 use crate::support::fixture::{Fixture, execute};
 use crate::support::services;
