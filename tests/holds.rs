@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use crate::support::fixture::{Fixture, Record, execute, read_all};
+use crate::support::fixture::{Fixture, Record, execute, number, read_all};
 use crate::support::services;
 
 /// The rows of a window: what is held may stay in it as long as nobody else wants the room.
@@ -97,12 +97,13 @@ async fn what_waits_for_a_topic_or_behind_a_row_leaves_the_others_their_room_and
     insert_rows(&mut fixture, sizes.behind, "'bad'", None).await;
     insert_rows(&mut fixture, sizes.good, "'g' || n % 1000", None).await;
 
+    fixture.relay.set("outbox.default.on_poison", "block_key");
     // A message set as a whole must fit the limit.
     fixture.relay.set("kafka.properties.batch.size", "300000");
     fixture.relay.start();
     let mut arrived = Arrived::default();
     arrived.take_until(&mut fixture, sizes.good).await;
-    let waiting = (sizes.missing + 1 + sizes.behind) as f64;
+    let waiting = (sizes.missing + sizes.behind) as f64;
     fixture
         .metric_is("pending_rows", |rows| rows == waiting)
         .await;
@@ -119,6 +120,8 @@ async fn what_waits_for_a_topic_or_behind_a_row_leaves_the_others_their_room_and
     kafka
         .alter_topic(&fixture.topic, "max.message.bytes", "1000000")
         .await;
+    let retry = "select outbox_dead_decide('public.outbox_events', array(select id from outboxd_parked), 'retry')";
+    assert_eq!(number(&mut fixture.database, retry).await, 1);
     let all = 2 * sizes.good + 1 + sizes.behind;
     arrived.take_until(&mut fixture, all).await;
     kafka.create_topic(&missing, 1, &[]).await;

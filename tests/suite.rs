@@ -9,6 +9,7 @@ mod holds;
 mod inbox;
 mod late_commits;
 mod mapping;
+mod parked;
 mod polls;
 mod run;
 mod scenario;

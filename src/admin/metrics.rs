@@ -30,6 +30,8 @@ pub struct Metrics {
     published: Family<OutboxLabel, Counter>,
     marked: Family<OutboxLabel, Counter>,
     refused: Family<OutboxLabel, Counter>,
+    parked: Family<OutboxLabel, Counter>,
+    parked_rows: Family<OutboxLabel, Gauge>,
     late_rows: Family<OutboxLabel, Counter>,
     swept_rows: Family<OutboxLabel, Counter>,
     expired: Family<OutboxLabel, Counter>,
@@ -80,6 +82,8 @@ impl Default for Metrics {
             "Messages that Kafka or its client refused",
             counter()
         );
+        let parked = register!("parked", "Rows set aside", counter());
+        let parked_rows = register!("parked_rows", "Rows that are set aside", gauge());
         let late_rows = register!(
             "late_rows",
             "Rows that committed behind the position",
@@ -157,6 +161,8 @@ impl Default for Metrics {
             published,
             marked,
             refused,
+            parked,
+            parked_rows,
             late_rows,
             swept_rows,
             expired,
@@ -190,6 +196,8 @@ impl Metrics {
             published: self.published.get_or_create_owned(&label),
             marked: self.marked.get_or_create_owned(&label),
             refused: self.refused.get_or_create_owned(&label),
+            parked: self.parked.get_or_create_owned(&label),
+            parked_rows: self.parked_rows.get_or_create_owned(&label),
             late_rows: self.late_rows.get_or_create_owned(&label),
             swept_rows: self.swept_rows.get_or_create_owned(&label),
             expired: self.expired.get_or_create_owned(&label),
@@ -230,6 +238,8 @@ pub struct OutboxMetrics {
     pub published: Counter,
     pub marked: Counter,
     pub refused: Counter,
+    pub parked: Counter,
+    parked_rows: Gauge,
     pub late_rows: Counter,
     pub swept_rows: Counter,
     pub expired: Counter,
@@ -285,6 +295,7 @@ impl OutboxMetrics {
         self.held_rows
             .set(i64::try_from(held.rows).unwrap_or(i64::MAX));
         self.held_topics.set(number(held.topics));
+        self.parked_rows.set(number(held.parked));
         self.gaps.set(number(self.progress.gaps()));
     }
 }

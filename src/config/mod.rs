@@ -47,7 +47,9 @@ pub use template::{Segment, Template};
 pub use topic::{MAX_TOPIC_BYTES, TopicTemplate, is_topic_name};
 pub use url::{PostgresUrl, REDACTED};
 pub use values::{BootstrapServers, LogFilter, Retention};
-pub use words::{EnvelopeFormat, EventTimestamp, LogFormat, OnSent, PayloadEncoding, Pooler};
+pub use words::{
+    EnvelopeFormat, EventTimestamp, LogFormat, OnPoison, OnSent, PayloadEncoding, Pooler,
+};
 
 /// The effective configuration of outboxd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +176,12 @@ pub struct OutboxConfig {
     pub bytes_content_type: String,
     /// The Kafka timestamp of the event.
     pub timestamp: EventTimestamp,
+    /// What becomes of the key of a row that is parked.
+    pub on_poison: OnPoison,
+    /// How often a row is tried that fails for a reason nobody has classified, 1 to 1,000.
+    pub max_attempts: NonZeroU32,
+    /// Rows of one topic that the brokers refuse in turn before its topic counts as unusable, 1 to 100,000.
+    pub breaker_errors: NonZeroU32,
     /// What is done with a sent row.
     pub on_sent: OnSent,
     /// How long a marked row is kept.

@@ -89,6 +89,9 @@ impl Outboxes {
         };
         let bytes_content_type = section.read::<Label>(report, "bytes_content_type");
         let timestamp = section.read(report, "timestamp");
+        let on_poison = section.read(report, "on_poison");
+        let max_attempts = section.count(report, "max_attempts", 1_000);
+        let breaker_errors = section.count(report, "breaker_errors", 100_000);
         let on_sent = section.read(report, "on_sent");
         let retention = section.read(report, "retention");
         let poll_interval = section.within(report, "poll_interval", MS..=MINUTE);
@@ -141,6 +144,9 @@ impl Outboxes {
             headers,
             bytes_content_type: bytes_content_type?.0,
             timestamp: timestamp?,
+            on_poison: on_poison?,
+            max_attempts: max_attempts?,
+            breaker_errors: breaker_errors?,
             on_sent: on_sent?,
             retention: retention?,
             poll_interval: poll_interval?,

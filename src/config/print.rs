@@ -121,6 +121,9 @@ impl OutboxConfig {
             headers,
             bytes_content_type,
             timestamp,
+            on_poison,
+            max_attempts,
+            breaker_errors,
             on_sent,
             retention,
             poll_interval,
@@ -137,6 +140,9 @@ impl OutboxConfig {
         page.text("envelope", envelope.as_str());
         page.text("bytes_content_type", bytes_content_type);
         page.text("timestamp", timestamp.as_str());
+        page.text("on_poison", on_poison.as_str());
+        page.plain("max_attempts", max_attempts);
+        page.plain("breaker_errors", breaker_errors);
         page.text("on_sent", on_sent.as_str());
         page.text("retention", retention.show());
         page.text("poll_interval", poll_interval.show());

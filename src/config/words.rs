@@ -54,6 +54,13 @@ choices! {
         /// A pooler in transaction mode, such as PgBouncer: no prepared statements, no sessions.
         Transaction = "transaction",
     }
+    /// What becomes of a key whose row is parked.
+    OnPoison {
+        /// It goes on.
+        ParkRow = "park_row",
+        /// It waits until somebody has decided about the row.
+        BlockKey = "block_key",
+    }
     /// The form in which an event is published.
     EnvelopeFormat {
         /// One JSON object in camelCase.

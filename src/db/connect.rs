@@ -22,6 +22,8 @@ pub enum Role {
     Marker,
     Lease,
     Janitor,
+    /// Parks rows; what it writes must outlast a crash.
+    Parker,
     /// Counts for the metrics.
     Gauge,
 }
@@ -33,6 +35,7 @@ impl Role {
             Role::Marker => "marker",
             Role::Lease => "lease",
             Role::Janitor => "janitor",
+            Role::Parker => "parker",
             Role::Gauge => "gauge",
         }
     }
@@ -54,6 +57,11 @@ impl Role {
                 ("enable_mergejoin", "off"),
             ],
             Role::Janitor => &[("synchronous_commit", "off"), ("enable_seqscan", "off")],
+            Role::Parker => &[
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+            ],
             Role::Lease => &[],
         }
     }

@@ -53,7 +53,9 @@ impl Plan {
         );
         let _ = writeln!(
             sql,
-            "grant select, insert, update on \"{schema}\".outboxd_leases to {role};"
+            "grant select, insert, update on \"{schema}\".outboxd_leases to {role};\n\
+             grant select, insert, update, delete on \"{schema}\".outboxd_parked to {role};\n\
+             grant select, insert on \"{schema}\".outboxd_decisions to {role};"
         );
         for TableName { schema, name } in self.own_tables().map(|outbox| &outbox.table) {
             let _ = writeln!(

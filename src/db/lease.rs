@@ -167,7 +167,7 @@ impl Leases {
         fence: &Fence,
         duration: Duration,
     ) -> Result<bool, DbError> {
-        let query = bind(session, &self.renew, fence).bind(duration.as_secs_f64());
+        let query = fenced(session, &self.renew, fence).bind(duration.as_secs_f64());
         session
             .connection()
             .execute(query)
@@ -184,7 +184,7 @@ impl Leases {
     /// # Errors
     /// Whatever Postgres says.
     pub async fn is_held(&self, session: &mut Session, fence: &Fence) -> Result<bool, DbError> {
-        let query = bind(session, &self.held, fence);
+        let query = fenced(session, &self.held, fence);
         let row = session.connection().fetch_optional(query).await;
         row.map(|row| row.is_some())
             .map_err(DbError::query("looking at the lease"))
@@ -195,7 +195,7 @@ impl Leases {
     /// # Errors
     /// Whatever Postgres says.
     pub async fn release(&self, session: &mut Session, fence: &Fence) -> Result<(), DbError> {
-        let query = bind(session, &self.release, fence);
+        let query = fenced(session, &self.release, fence);
         session
             .connection()
             .execute(query)
@@ -208,7 +208,8 @@ impl Leases {
     }
 }
 
-fn bind(
+/// A query whose first four parameters are the fence.
+pub(super) fn fenced(
     session: &Session,
     sql: &Arc<str>,
     fence: &Fence,

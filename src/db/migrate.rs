@@ -26,12 +26,20 @@ struct Migration {
     sql: &'static str,
 }
 
-const RELAY: &[Migration] = &[Migration {
-    version: 1,
-    name: "leases",
-    compatible_with: 1,
-    sql: include_str!("../../migrations/relay/0001_leases.sql"),
-}];
+const RELAY: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "leases",
+        compatible_with: 1,
+        sql: include_str!("../../migrations/relay/0001_leases.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "parked",
+        compatible_with: 1,
+        sql: include_str!("../../migrations/relay/0002_parked.sql"),
+    },
+];
 
 const OUTBOX: &[Migration] = &[Migration {
     version: 1,

@@ -7,6 +7,7 @@ mod grants;
 pub mod lease;
 pub mod migrate;
 pub mod outbox;
+pub mod parked;
 pub mod sequence;
 
 pub use connect::{Database, Role, ServerLife, Session};

@@ -1,6 +1,7 @@
 //! The lane of an outbox: `source → window → kafka → mark`, under a lease. This file alone knows their
 //! order.
 
+mod breaker;
 pub mod failure;
 mod gauges;
 pub mod horizon;
@@ -9,6 +10,7 @@ mod lane;
 mod lease;
 mod mark;
 mod outbound;
+mod park;
 mod postgres;
 mod router;
 mod source;
@@ -27,11 +29,12 @@ use crate::admin::metrics::OutboxMetrics;
 use crate::config::{OutboxConfig, RelayConfig, Retention};
 use crate::db::lease::Standing;
 use crate::db::outbox::{BatchLimit, Outbox};
+use crate::db::parked::ParkedRows;
 use crate::db::{DbError, Role, migrate};
 use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
 use crate::outage::Retry;
 
-use lane::{Lane, LaneEnd, LaneParts};
+use lane::{Lane, LaneEnd, LaneParts, Poison};
 use lease::LeaseKeeper;
 use router::Router;
 use source::SourceSettings;
@@ -219,7 +222,7 @@ impl Relay {
         let (ended_tx, ended_rx) = watch::channel(false);
         let mut helpers = JoinSet::new();
         self.start_helpers(&mut helpers, outbox);
-        let (lane, to_mark) = Lane::new(LaneParts {
+        let lane = Lane::new(LaneParts {
             name: self.config.name.clone(),
             source: self.source(outbox.clone()),
             marker: mark::Marker {
@@ -227,6 +230,18 @@ impl Relay {
                 outbox: outbox.clone(),
                 fence: lease.fence.clone(),
                 metrics: self.metrics.clone(),
+            },
+            parker: park::Parker {
+                postgres: Arc::clone(&self.postgres),
+                outbox: outbox.clone(),
+                fence: lease.fence.clone(),
+                rows: ParkedRows::new(self.postgres.schema()),
+                metrics: self.metrics.clone(),
+            },
+            poison: Poison {
+                on_poison: self.config.on_poison,
+                max_attempts: self.config.max_attempts.get(),
+                breaker_errors: self.config.breaker_errors.get(),
             },
             kafka: self.kafka.clone(),
             topics: self.topics.clone(),
@@ -246,7 +261,7 @@ impl Relay {
             (held, lease)
         };
         let run = async {
-            let end = lane.run(to_mark).await;
+            let end = lane.run().await;
             // The keeper holds the other end until it has seen this.
             let _ = ended_tx.send(true);
             end

@@ -89,6 +89,7 @@ impl Router {
         };
         Outgoing {
             event: event.reference,
+            event_type: event.event_type.map(Into::into),
             topic,
             message,
             unsendable,

@@ -32,6 +32,7 @@ pub struct Progress {
     held_keys: AtomicUsize,
     held_rows: AtomicU64,
     held_topics: AtomicUsize,
+    parked: AtomicUsize,
     oldest_us: AtomicI64,
     /// Milliseconds since `started`.
     polled_at: AtomicU64,
@@ -58,6 +59,7 @@ impl Default for Progress {
             held_keys: AtomicUsize::new(0),
             held_rows: AtomicU64::new(0),
             held_topics: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
             oldest_us: AtomicI64::new(NONE),
             polled_at: AtomicU64::new(0),
             waiting_since: AtomicU64::new(0),
@@ -123,6 +125,7 @@ impl Progress {
     pub(super) fn set_held(&self, held: Held) {
         self.held_rows.store(held.rows, Ordering::Relaxed);
         self.held_topics.store(held.topics, Ordering::Relaxed);
+        self.parked.store(held.parked, Ordering::Relaxed);
     }
 
     /// What is held outside of the window.
@@ -130,6 +133,7 @@ impl Progress {
         Held {
             rows: self.held_rows.load(Ordering::Relaxed),
             topics: self.held_topics.load(Ordering::Relaxed),
+            parked: self.parked.load(Ordering::Relaxed),
         }
     }
 

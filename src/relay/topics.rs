@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use tokio::task::JoinSet;
 
 use super::window::TopicId;
+use crate::config::is_topic_name;
 use crate::kafka::{KafkaSetupError, TopicStatus, Topics};
 use crate::outage::{Retry, chain, jittered};
 
@@ -26,6 +27,7 @@ pub struct TopicDesk {
     outbox: String,
     topics: Topics,
     seen: HashMap<TopicId, Seen>,
+    ids: HashMap<Arc<str>, TopicId>,
     questions: JoinSet<(TopicId, Result<TopicStatus, KafkaSetupError>)>,
 }
 
@@ -41,12 +43,16 @@ impl TopicDesk {
             outbox,
             topics,
             seen: HashMap::new(),
+            ids: HashMap::new(),
             questions: JoinSet::new(),
         }
     }
 
-    /// A topic is used for the first time: asks for it.
-    pub fn add(&mut self, id: TopicId, name: Arc<str>) {
+    /// A topic is used for the first time: asks for it. Says false of a name that no topic can have, which
+    /// nobody is asked about.
+    pub fn add(&mut self, id: TopicId, name: Arc<str>) -> bool {
+        let is_possible = is_topic_name(&name);
+        self.ids.insert(Arc::clone(&name), id);
         let retry = Retry::new(TOPIC_WAIT);
         let seen = Seen {
             name,
@@ -54,7 +60,14 @@ impl TopicDesk {
             was_unusable: false,
         };
         self.seen.insert(id, seen);
-        self.ask(id);
+        if is_possible {
+            self.ask(id);
+        }
+        is_possible
+    }
+
+    pub fn id(&self, name: &str) -> Option<TopicId> {
+        self.ids.get(name).copied()
     }
 
     pub fn name(&self, id: TopicId) -> Option<&str> {

@@ -1,16 +1,39 @@
-//! Kafka refuses records for a while: whole message sets fail, with small records among the large ones.
+//! Kafka refuses records for a while: whole message sets fail, with small records among the large ones, which
+//! are parked, block their keys, and are sent back when Kafka takes them again.
+
+use sqlx::PgConnection;
 
 use super::{Scenario, Size};
+use crate::support::fixture::{execute, number};
 use crate::support::services;
 
 /// The default of `outbox.default.window_rows`.
-const WINDOW_ROWS: usize = 10_000;
+const WINDOW_ROWS: usize = 6_000;
 
 /// Less than a message set, and less than some records: those of the scenario have 400 to 1,000 bytes.
 const TOO_SMALL: &str = "800";
 
 /// Kafka's own default.
 const LARGE_ENOUGH: &str = "1048588";
+
+/// What the relay logs when it parks a row.
+const PARKING: &str = "parking a row that cannot be published";
+
+/// Has parked rows go out again, whenever there are any, until every row is marked.
+async fn send_back(connection: &mut PgConnection) {
+    let all = "select outbox_dead_decide('public.outbox_events', \
+               array(select id from outboxd_parked where decision is null), 'retry')";
+    while number(
+        connection,
+        "select count(*) from outbox_events where sent_at is null",
+    )
+    .await
+        > 0
+    {
+        execute(connection, all).await;
+        tokio::time::sleep(super::POLL).await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_records_are_neither_lost_nor_overtaken() {
@@ -23,18 +46,17 @@ async fn refused_records_are_neither_lost_nor_overtaken() {
     let database = services::postgres().await.create_database("scenario").await;
     let kafka = services::kafka().await;
     let mut stage = scenario.on(&database.url, kafka.bootstrap()).await;
+    stage.relay.set("outbox.default.on_poison", "block_key");
     stage.relay.start();
     let mut connection = stage.connect().await;
     for round in 0..stage.scenario.rounds {
         let topic = round as usize;
-        let refused = stage.relay.logged("the row cannot be published");
+        let refused = stage.relay.logged(PARKING);
         stage.topics.limit_records(topic, TOO_SMALL).await;
         stage.write_for_round(round);
-        stage
-            .relay
-            .logs_more("the row cannot be published", refused)
-            .await;
+        stage.relay.logs_more(PARKING, refused).await;
         stage.topics.limit_records(topic, LARGE_ENOUGH).await;
+        send_back(&mut connection).await;
         super::drain(&mut connection, &mut stage.relay).await;
         stage.end_period().await;
     }

@@ -207,35 +207,30 @@ impl Fixture {
     pub async fn metric_is(&mut self, name: &str, is_right: impl Fn(f64) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let value = self.metric(name).await;
-            if is_right(value) {
+            // Nobody answers before the relay has started.
+            let metrics = self.get("/metrics").await.unwrap_or_default().1;
+            if value(&metrics, name).is_some_and(&is_right) {
                 return;
             }
             self.relay.assert_running();
-            if Instant::now() >= deadline {
-                let metrics = self.get("/metrics").await;
-                panic!(
-                    "{name} is {value} in:\n{}",
-                    metrics.map_or_else(String::new, |found| found.1)
-                );
-            }
+            assert!(Instant::now() < deadline, "{name} in:\n{metrics}");
             tokio::time::sleep(POLL).await;
         }
     }
 
     /// The value of a metric of the outbox.
     pub async fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics").await.expect("the relay's metrics");
-        let line = text
-            .lines()
-            .find(|line| {
-                line.split_once('{')
-                    .is_some_and(|(start, _)| start == format!("outboxd_{name}"))
-            })
-            .unwrap_or_else(|| panic!("no metric {name} in:\n{text}"));
-        let value = line.rsplit(' ').next().and_then(|value| value.parse().ok());
-        value.expect("a number")
+        let (_, metrics) = self.get("/metrics").await.expect("the relay's metrics");
+        value(&metrics, name).unwrap_or_else(|| panic!("no metric {name} in:\n{metrics}"))
     }
+}
+
+fn value(metrics: &str, name: &str) -> Option<f64> {
+    let name = format!("outboxd_{name}");
+    let line = metrics
+        .lines()
+        .find(|line| line.split_once('{').is_some_and(|(start, _)| start == name))?;
+    line.rsplit(' ').next()?.parse().ok()
 }
 
 /// All that is in a topic now, partition by partition; nothing if it does not exist.

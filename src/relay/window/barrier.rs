@@ -2,18 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::{EntryState, Failure, KeyState, Ticket, Window};
+use super::{EntryState, Failed, Failure, KeyState, Ticket, Window};
 
 impl Window {
-    /// The message did not get through. Returns how often its key has failed in succession, and for
-    /// how long the key waits now.
+    /// The message did not get through. Returns how its key stands, if the message was under way.
     pub fn failed(
         &mut self,
         ticket: Ticket,
         failure: Failure,
         now: Instant,
         jitter: impl Fn(Duration) -> Duration,
-    ) -> Option<(u32, Duration)> {
+    ) -> Option<Failed> {
         let state = match failure {
             Failure::Refused => EntryState::Suspect,
             Failure::Collateral | Failure::TopicMissing => EntryState::Queued,
@@ -28,13 +27,21 @@ impl Window {
             // Batch-mates and followers fail together: one failure of the key.
             if !matches!(key.state, KeyState::Stopped { .. }) {
                 key.failures = key.failures.saturating_add(1);
+                key.attempts += u32::from(key.state == KeyState::Probing);
             }
+            key.failing_since.get_or_insert(now);
             wait = jitter(self.backoff.after(key.failures));
         }
-        let failures = key.failures;
+        let failed = Failed {
+            attempts: key.attempts,
+            failing_for: key
+                .failing_since
+                .map_or(Duration::ZERO, |since| now - since),
+            wait,
+        };
         self.stop(index, now + wait);
         self.advance(index, now);
-        Some((failures, wait))
+        Some(failed)
     }
 
     fn stop(&mut self, index: u32, until: Instant) {
@@ -42,6 +49,8 @@ impl Window {
         let key = &mut self.keys[index];
         match &mut key.state {
             KeyState::Stopped { until: earlier } => *earlier = until.max(*earlier),
+            // It stops anyway, and its suspects go out when that is done.
+            KeyState::Parking => {}
             state => {
                 if *state == KeyState::Flowing {
                     self.fill.held_keys += 1;
@@ -74,7 +83,7 @@ impl Window {
                     self.advance(index, now);
                 }
                 KeyState::Stopped { .. } => self.stopped.push(index),
-                KeyState::Flowing | KeyState::Probing => {}
+                KeyState::Flowing | KeyState::Probing | KeyState::Parking => {}
             }
         }
     }
@@ -102,7 +111,7 @@ impl Window {
             return;
         }
         self.keys[index].state = KeyState::Flowing;
-        self.keys[index].failures = 0;
+        self.keys[index].succeed();
         self.fill.held_keys -= 1;
         let mut next = Some(head);
         while let Some(ticket) = next {

@@ -13,6 +13,8 @@ pub struct TopicId(pub u32);
 #[derive(Debug)]
 pub struct Outgoing {
     pub event: EventRef,
+    /// For whoever has to decide about it.
+    pub event_type: Option<Box<str>>,
     pub topic: TopicId,
     pub message: Message,
     /// Why it cannot be sent at all, if so; the message then has only its key.
@@ -50,6 +52,17 @@ pub enum Failure {
     TopicMissing,
 }
 
+/// How a key stands after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// How often the row failed that went alone.
+    pub attempts: u32,
+    /// Since the first of them.
+    pub failing_for: Duration,
+    /// How long the key waits now.
+    pub wait: Duration,
+}
+
 /// What became of a row that was handed to the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -58,6 +71,8 @@ pub enum Admission {
     Known,
     /// It was acknowledged before: mark it again.
     Acknowledged,
+    /// It is set aside.
+    Parked,
     /// Its key or topic is held: it stays outside, and is read again when the hold ends.
     Held,
 }

@@ -9,6 +9,12 @@ impl Window {
     ///
     /// If the producer does not take it, give it back with [`Window::not_sent`].
     pub fn next_to_send(&mut self) -> Option<(Ticket, Route)> {
+        if let Some(ticket) = self.trial.take()
+            && self.slots.get(ticket).is_some()
+        {
+            self.begin_trial(ticket);
+            return Some((ticket, Route::Alone));
+        }
         while let Some(ticket) = self.ready.pop_front() {
             let Some(row) = self.slots.get_mut(ticket) else {
                 continue;
@@ -49,6 +55,23 @@ impl Window {
             return Some((ticket, route));
         }
         None
+    }
+
+    /// The first row of its key, of which nothing is in flight, goes out though its topic is not open.
+    fn begin_trial(&mut self, ticket: Ticket) {
+        let index = self.slots.key_of(ticket);
+        let key = &mut self.keys[index];
+        match key.state {
+            KeyState::Flowing => self.fill.held_keys += 1,
+            KeyState::Stopped { .. } => self.stopped.retain(|&stopped| stopped != index),
+            KeyState::Probing | KeyState::Parking => {}
+        }
+        key.state = KeyState::Probing;
+        key.in_flight += 1;
+        self.fill.in_flight += 1;
+        if let Some(row) = self.slots.get_mut(ticket) {
+            row.state = EntryState::InFlight;
+        }
     }
 
     /// The next row of the key comes first if it had come too early.
@@ -107,8 +130,8 @@ impl Window {
         self.fill.unmarked += 1;
         match self.keys[key].state {
             KeyState::Flowing => self.introduce(key),
-            KeyState::Probing => self.keys[key].failures = 0,
-            KeyState::Stopped { .. } => {}
+            KeyState::Probing => self.keys[key].succeed(),
+            KeyState::Stopped { .. } | KeyState::Parking => {}
         }
         self.advance(key, now);
         Some(row.outgoing)

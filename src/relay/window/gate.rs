@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::holds::Holds;
-use super::{Ticket, TopicId, Window};
+use super::{EntryState, Ticket, TopicId, Window};
 
 /// Whether a topic takes rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(super) enum Gate {
     Open,
     /// It cannot be used for now: its rows wait, and leave the window when others want the room.
     Shut,
+    /// Its rows were refused in turn. As before, but for some that are tried one at a time.
+    Tripped,
 }
 
 #[derive(Debug, Default)]
@@ -21,12 +23,18 @@ pub(super) struct Topic {
     pub gate: Gate,
     /// Rows that were offered while the topic was not open.
     pub waiting: VecDeque<Ticket>,
+    /// Rows that were kept back to be tried, while room is made.
+    pub trials: usize,
     pub holds: Holds,
 }
 
 impl Topic {
     pub fn is_shut(&self) -> bool {
-        self.gate == Gate::Shut
+        matches!(self.gate, Gate::Shut | Gate::Tripped)
+    }
+
+    pub fn is_tripped(&self) -> bool {
+        self.gate == Gate::Tripped
     }
 }
 
@@ -65,6 +73,34 @@ impl Window {
         self.may_evict = true;
     }
 
+    /// Too many rows of the topic were refused in turn: only [`try_topic`](Self::try_topic) sends any.
+    pub fn trip_topic(&mut self, topic: TopicId) {
+        self.topic(topic).gate = Gate::Tripped;
+        self.may_evict = true;
+    }
+
+    /// Lets one row of a tripped topic go out alone, preferably of a key that was not tried for long. Says
+    /// false if there is none.
+    pub fn try_topic(&mut self, topic: TopicId) -> bool {
+        let topic = &mut self.topics[topic.0 as usize];
+        for _ in 0..topic.waiting.len() {
+            let Some(ticket) = topic.waiting.pop_front() else {
+                break;
+            };
+            let Some(row) = self.slots.get(ticket) else {
+                continue;
+            };
+            topic.waiting.push_back(ticket);
+            let is_free = row.state != EntryState::InFlight && row.state != EntryState::Parking;
+            let key = self.slots.key_of(ticket);
+            if is_free && self.keys[key].in_flight == 0 && self.keys.head(key) == Some(ticket) {
+                self.trial = Some(ticket);
+                return true;
+            }
+        }
+        false
+    }
+
     /// Puts a row into the queue, or before its topic's gate.
     pub(super) fn offer(&mut self, topic: TopicId, ticket: Ticket) {
         match self.slots.get_mut(ticket) {
@@ -75,7 +111,7 @@ impl Window {
         match topic.gate {
             Gate::Open => self.ready.push_back(ticket),
             Gate::Asked => topic.waiting.push_back(ticket),
-            Gate::Shut => {
+            Gate::Shut | Gate::Tripped => {
                 topic.waiting.push_back(ticket);
                 self.may_evict = true;
             }

@@ -15,6 +15,8 @@ use super::Outgoing;
 enum HoldState {
     /// The key or its topic cannot go on.
     Waiting,
+    /// The key cannot, until somebody has decided about its parked row.
+    Blocked,
     /// It can, and waits for the next pass.
     Ended,
     /// The pass under way brings its rows.
@@ -61,7 +63,9 @@ impl Hold {
 
     /// A row that was in the window leaves it. A pass that was to bring this hold's rows brings no more.
     fn evict(&mut self, row: &Outgoing) {
-        self.state = HoldState::Waiting;
+        if self.state != HoldState::Blocked {
+            self.state = HoldState::Waiting;
+        }
         self.rows += 1;
         self.spans(row);
     }
@@ -149,6 +153,21 @@ impl Holds {
         !self.keys.is_empty() && self.keys.get_mut(key).is_some_and(Hold::end)
     }
 
+    /// The rows of a key from `from` on wait for a decision.
+    pub fn block_key(&mut self, key: &[u8], from: i64) {
+        let before = || Hold::before(from);
+        let hold = self.keys.entry(key.into()).or_insert_with(before);
+        hold.state = HoldState::Blocked;
+        hold.from = hold.from.min(from);
+    }
+
+    /// Somebody decided: says whether the key was blocked, so that a pass must bring what it held.
+    pub fn unblock_key(&mut self, key: &[u8]) -> bool {
+        let hold = self.keys.get_mut(key);
+        let hold = hold.filter(|hold| hold.state == HoldState::Blocked);
+        hold.map(|hold| hold.state = HoldState::Ended).is_some()
+    }
+
     /// The first row of the holds that have ended, which from now on are read again.
     pub fn begin_pass(&mut self) -> Option<i64> {
         let ended = self.all_mut().filter(|hold| hold.state == HoldState::Ended);
@@ -191,8 +210,14 @@ impl Holds {
         self.keys.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.topic.is_none() && self.keys.is_empty()
+    }
+
+    /// Whether rows are held that nobody has to decide about.
+    pub fn waits(&self) -> bool {
+        let mut all = self.topic.iter().chain(self.keys.values());
+        all.any(|hold| hold.state != HoldState::Blocked)
     }
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Hold> {

@@ -18,6 +18,7 @@ mod entry;
 mod flow;
 mod gate;
 mod holds;
+mod parking;
 mod recent;
 mod room;
 mod slots;
@@ -29,11 +30,13 @@ use std::hash::BuildHasher;
 use std::time::Instant;
 
 use hashbrown::hash_table::Entry;
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 use crate::event::EventRef;
 
-pub use entry::{Admission, Backoff, Failure, Fill, Limits, Outgoing, Route, Ticket, TopicId};
+pub use entry::{
+    Admission, Backoff, Failed, Failure, Fill, Limits, Outgoing, Route, Ticket, TopicId,
+};
 use gate::Topic;
 use recent::Recent;
 pub use room::Held;
@@ -47,6 +50,8 @@ enum KeyState {
     Stopped { until: Instant },
     /// Rows that failed go out one at a time.
     Probing,
+    /// One of its rows is being parked: nothing goes out until that is done.
+    Parking,
 }
 
 /// One order key that has rows in the window.
@@ -63,7 +68,20 @@ pub(super) struct Key {
     is_introduced: bool,
     /// Failures without a success between.
     failures: u32,
+    /// Of them, those of its first row alone.
+    attempts: u32,
+    /// The first failure.
+    failing_since: Option<Instant>,
     in_flight: u32,
+}
+
+impl Key {
+    /// A row is through, or out of the way.
+    fn succeed(&mut self) {
+        self.failures = 0;
+        self.attempts = 0;
+        self.failing_since = None;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +90,8 @@ enum EntryState {
     InFlight,
     /// Reported as refused; it must go out alone.
     Suspect,
+    /// It is being parked.
+    Parking,
 }
 
 #[derive(Debug)]
@@ -100,6 +120,12 @@ pub struct Window {
     fill: Fill,
     /// Rows may have come to a stop since room was last made.
     may_evict: bool,
+    /// The row of a tripped topic that goes out next.
+    trial: Option<Ticket>,
+    /// Rows that are set aside, wherever they are met.
+    parked: HashSet<EventRef>,
+    /// A parked row that is to go out after all.
+    pass_from: Option<i64>,
     /// A hold has ended: its rows must be read again.
     wants_pass: bool,
     /// The reader is at it.
@@ -127,6 +153,9 @@ impl Window {
             recent: Recent::new(limits.rows.saturating_mul(4)),
             fill: Fill::default(),
             may_evict: false,
+            trial: None,
+            parked: HashSet::new(),
+            pass_from: None,
             wants_pass: false,
             passing: false,
             reread_upto: i64::MIN,
@@ -142,9 +171,9 @@ impl Window {
         self.fill.in_flight == 0 && self.fill.unmarked == 0
     }
 
-    /// Nothing is left at all, held rows included.
+    /// Nothing is left but what waits for somebody's decision.
     pub fn is_empty(&self) -> bool {
-        self.fill.rows == 0 && self.fill.unmarked == 0 && !self.holds_rows()
+        self.fill.rows == 0 && self.fill.unmarked == 0 && !self.wants_pass && !self.holds_rows()
     }
 
     /// The oldest unacknowledged row's creation, in microseconds since 1970.
@@ -178,6 +207,9 @@ impl Window {
             self.fill.unmarked += 1;
             return Ok(Admission::Acknowledged);
         }
+        if self.parked.contains(&event) {
+            return Ok(Admission::Parked);
+        }
         if !self.has_room(outgoing.message.size()) {
             self.make_room();
         }
@@ -205,7 +237,9 @@ impl Window {
         self.known.insert(event, ticket);
         match self.keys[key].state {
             KeyState::Flowing => self.offer(topic, ticket),
-            KeyState::Stopped { .. } | KeyState::Probing => self.may_evict = true,
+            KeyState::Stopped { .. } | KeyState::Probing | KeyState::Parking => {
+                self.may_evict = true;
+            }
         }
         Ok(Admission::New)
     }
@@ -225,6 +259,8 @@ impl Window {
                     state: KeyState::Flowing,
                     is_introduced: false,
                     failures: 0,
+                    attempts: 0,
+                    failing_since: None,
                     in_flight: 0,
                 });
                 entry.insert(index);

@@ -6,6 +6,9 @@ use super::{EntryState, KeyState, Ticket, Window};
 /// fail at the same time stay in the window and take its room.
 const MAX_HELD_KEYS: usize = 100_000;
 
+/// Rows of a tripped topic, each of another key, that stay in the window to be tried.
+const TRIALS: usize = 64;
+
 /// What is held, for those who want to know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
@@ -13,6 +16,8 @@ pub struct Held {
     pub rows: u64,
     /// Topics that cannot be used.
     pub topics: usize,
+    /// Rows that are parked.
+    pub parked: usize,
 }
 
 impl Window {
@@ -42,6 +47,7 @@ impl Window {
             held_keys += usize::from(self.evict(ticket, held_keys < MAX_HELD_KEYS));
         }
         for topic in self.topics.iter_mut().filter(|topic| topic.is_shut()) {
+            topic.trials = 0;
             let slots = &self.slots;
             topic.waiting.retain(|&ticket| slots.get(ticket).is_some());
         }
@@ -54,14 +60,18 @@ impl Window {
         };
         let index = self.slots.key_of(ticket);
         let key = &self.keys[index];
-        if key.in_flight > 0 || row.state == EntryState::InFlight {
+        if key.in_flight > 0 || row.state == EntryState::Parking {
             return false;
         }
         let topic = &mut self.topics[key.topic.0 as usize];
         let before = topic.holds.key_count();
-        if topic.is_shut() {
+        let is_first = self.keys.head(index) == Some(ticket);
+        if topic.is_tripped() && is_first && topic.trials < TRIALS {
+            topic.trials += 1;
+            return false;
+        } else if topic.is_shut() {
             topic.holds.evict_by_topic(&row.outgoing);
-        } else if key.state == KeyState::Flowing || self.keys.head(index) == Some(ticket) {
+        } else if key.state == KeyState::Flowing || is_first {
             return false;
         } else if may_hold_key || topic.holds.has_key(&key.name) {
             topic.holds.evict_by_key(&row.outgoing);
@@ -69,11 +79,7 @@ impl Window {
             return false;
         }
         let is_new = topic.holds.key_count() > before;
-        if let Some(row) = self.slots.remove(ticket, &mut self.keys) {
-            self.known.remove(&row.outgoing.event);
-            self.fill.rows -= 1;
-            self.fill.bytes -= row.outgoing.message.size();
-        }
+        self.take_out(ticket);
         if self.keys.head(index).is_none() {
             self.forget(index);
         }
@@ -91,6 +97,7 @@ impl Window {
             .topics
             .iter_mut()
             .filter_map(|topic| topic.holds.begin_pass())
+            .chain(self.pass_from.take())
             .min();
         self.passing = from.is_some();
         from
@@ -116,11 +123,12 @@ impl Window {
         Held {
             rows: self.topics.iter().map(|topic| topic.holds.rows()).sum(),
             topics: self.topics.iter().filter(|topic| topic.is_shut()).count(),
+            parked: self.parked.len(),
         }
     }
 
-    /// Whether rows are held outside of the window.
-    pub fn holds_rows(&self) -> bool {
-        !self.topics.iter().all(|topic| topic.holds.is_empty())
+    /// Whether rows are held outside of the window, but for those of blocked keys.
+    pub(super) fn holds_rows(&self) -> bool {
+        self.topics.iter().any(|topic| topic.holds.waits())
     }
 }

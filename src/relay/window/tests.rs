@@ -36,6 +36,7 @@ fn event(id: i64) -> EventRef {
 fn outgoing(id: i64, topic: u32, key: u64, now: Instant) -> Outgoing {
     Outgoing {
         event: event(id),
+        event_type: None,
         topic: TopicId(topic),
         message: Message::of_key(&key.to_be_bytes()),
         unsendable: None,
@@ -90,6 +91,14 @@ struct Model {
     /// Acknowledged to the window and not marked.
     to_mark: Vec<i64>,
     marked: BTreeSet<i64>,
+    /// A parked row's key waits for the decision.
+    blocks: bool,
+    /// Handed to the parker and not noted yet.
+    to_park: Vec<(Ticket, i64)>,
+    /// Noted in the database.
+    parked: BTreeSet<i64>,
+    /// Let go by a person while its key went on: it may come after later rows.
+    sent_back: BTreeSet<i64>,
     old_tickets: Vec<Ticket>,
 }
 
@@ -112,6 +121,10 @@ impl Model {
             written: BTreeSet::new(),
             to_mark: Vec::new(),
             marked: BTreeSet::new(),
+            blocks: seed.is_multiple_of(2),
+            to_park: Vec::new(),
+            parked: BTreeSet::new(),
+            sent_back: BTreeSet::new(),
             old_tickets: Vec::new(),
         }
     }
@@ -138,7 +151,13 @@ impl Model {
                     _ => self.window.open_topic(topic),
                 }
             }
-            19 => self.stale_report(),
+            19 => match self.rng.u8(0..4) {
+                0 => self.stale_report(),
+                1 => self.note_parked(),
+                2 => self.decide(),
+                _ if self.rng.u8(0..10) == 0 => self.restart(),
+                _ => {}
+            },
             _ => {}
         }
     }
@@ -185,6 +204,7 @@ impl Model {
                     assert!(!self.written.contains(&id) || !self.marked.contains(&id))
                 }
                 Ok(Admission::Held) => {}
+                Ok(Admission::Parked) => assert!(self.parked.contains(&id)),
                 Err(row) => {
                     self.inbox.push_front(row.event.id);
                     return;
@@ -260,6 +280,9 @@ impl Model {
             // With the gapless guarantee nothing of the producer is written after this.
             self.refuse(sent);
             self.fail(sent.ticket, Failure::Refused);
+            if sent.route == Route::Alone && self.rng.bool() && self.window.park(sent.ticket) {
+                self.to_park.push((sent.ticket, sent.id));
+            }
         } else if roll == 1 {
             self.refuse(sent);
             self.window.close_topic(TopicId(sent.key.0));
@@ -329,6 +352,65 @@ impl Model {
         }
     }
 
+    fn note_parked(&mut self) {
+        if self.to_park.is_empty() {
+            return;
+        }
+        let (ticket, id) = self
+            .to_park
+            .swap_remove(self.rng.usize(0..self.to_park.len()));
+        let row = self.window.parked(ticket, self.blocks, self.now);
+        assert_eq!(row.expect("in the window until then").event.id, id);
+        self.parked.insert(id);
+    }
+
+    /// A person lets a parked row go out.
+    fn decide(&mut self) {
+        let Some(id) = self
+            .rng
+            .choice(self.parked.iter().copied().collect::<Vec<_>>())
+        else {
+            return;
+        };
+        self.parked.remove(&id);
+        if !self.blocks {
+            self.sent_back.insert(id);
+        }
+        self.window.retry(event(id));
+        let key = self.rows[&id];
+        if self.blocks && !self.parked.iter().any(|other| self.rows[other] == key) {
+            self.window.unblock(TopicId(key.0), &key.1.to_be_bytes());
+        }
+    }
+
+    /// The relay dies, and another begins with what is in the database.
+    fn restart(&mut self) {
+        let written = self.rng.usize(0..=self.under_way.len());
+        for sent in std::mem::take(&mut self.under_way).iter().take(written) {
+            if sent.route == Route::Alone || !self.dead {
+                self.write(*sent);
+            }
+        }
+        self.dead = false;
+        self.unguarded.clear();
+        self.introduced.clear();
+        self.window = Window::new(LIMITS, BACKOFF);
+        for &id in &self.parked {
+            self.window.pass_over_parked(event(id));
+            if self.blocks {
+                let (topic, key) = self.rows[&id];
+                self.window.block(TopicId(topic), &key.to_be_bytes(), id);
+            }
+        }
+        self.position = 0;
+        self.inbox.clear();
+        self.pass = None;
+        self.pass_after = None;
+        self.to_mark.clear();
+        self.to_park.clear();
+        self.old_tickets.clear();
+    }
+
     fn mark(&mut self) {
         let count = self.rng.usize(0..=self.to_mark.len());
         for id in self.to_mark.drain(..count) {
@@ -361,7 +443,8 @@ impl Model {
 
     fn check(&self) {
         for (key, ids) in &self.log {
-            assert!(ids.is_sorted(), "key {key:?}: {ids:?}");
+            let in_order = ids.iter().filter(|id| !self.sent_back.contains(id));
+            assert!(in_order.is_sorted(), "key {key:?}: {ids:?}");
         }
         let fill = self.window.fill();
         assert_eq!(fill.in_flight, self.under_way.len());
@@ -403,6 +486,10 @@ impl Model {
                 self.write(sent);
                 self.acknowledge(sent);
             }
+            while !self.to_park.is_empty() {
+                self.note_parked();
+            }
+            self.decide();
             self.check();
             self.window.marked(self.to_mark.len());
             self.marked.extend(self.to_mark.drain(..));
@@ -413,7 +500,8 @@ impl Model {
                     .extend(Some(self.position).filter(|id| !self.marked.contains(id)));
             }
             self.reread();
-            if self.position == last && self.inbox.is_empty() && self.window.is_empty() {
+            let is_through = self.position == last && self.inbox.is_empty();
+            if is_through && self.parked.is_empty() && self.window.is_empty() {
                 break;
             }
         }

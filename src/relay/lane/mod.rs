@@ -5,23 +5,29 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rdkafka::error::RDKafkaErrorCode;
+use hashbrown::HashMap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+mod failing;
+
 use super::Ended;
-use super::failure::failure;
+use super::breaker::Breaker;
+use super::failure::{RefusedBy, failure};
 use super::lease::Validity;
 use super::mark::{Marked, Marker};
 use super::outbound::Outbound;
+use super::park::{Parker, Parks, ToPark};
 use super::router::{Batch, Origin};
 use super::source::Source;
 use super::status::Progress;
 use super::topics::{TopicAnswer, TopicDesk};
-use super::window::{Admission, Backoff, Failure, Limits, Outgoing, Route, Ticket, Window};
+use super::window::{
+    Admission, Backoff, Failure, Limits, Outgoing, Route, Ticket, TopicId, Window,
+};
 use crate::admin::metrics::OutboxMetrics;
-use crate::config::RelayConfig;
+use crate::config::{OnPoison, RelayConfig};
 use crate::event::EventRef;
 use crate::kafka::{KafkaClient, KafkaSetupError, Report, SendError, Sharing, Topics};
 use crate::outage::jittered;
@@ -52,6 +58,8 @@ pub struct LaneParts {
     pub name: String,
     pub source: Source,
     pub marker: Marker,
+    pub parker: Parker,
+    pub poison: Poison,
     pub kafka: KafkaClient,
     pub topics: Topics,
     pub validity: Arc<Validity>,
@@ -62,11 +70,27 @@ pub struct LaneParts {
     pub stop: watch::Receiver<bool>,
 }
 
+/// What is done about rows that cannot be published.
+#[derive(Debug, Clone, Copy)]
+pub struct Poison {
+    pub on_poison: OnPoison,
+    pub max_attempts: u32,
+    pub breaker_errors: u32,
+}
+
 /// See the module's documentation.
 pub struct Lane {
     parts: LaneCore,
     source: Source,
     marker: Marker,
+    parker: Parker,
+    work: Work,
+}
+
+/// What the marker and the parker are given to do.
+struct Work {
+    to_mark: mpsc::UnboundedReceiver<Vec<EventRef>>,
+    to_park: mpsc::UnboundedReceiver<ToPark>,
 }
 
 /// The lane without the parts that become tasks.
@@ -79,6 +103,8 @@ struct LaneCore {
     settings: RelayConfig,
     stop: watch::Receiver<bool>,
     window: Window,
+    breaker: Breaker,
+    poison: Poison,
     outbound: Outbound,
     /// Rows that were handed over and find no room yet.
     inbox: VecDeque<Outgoing>,
@@ -86,12 +112,24 @@ struct LaneCore {
     /// Tells the source where to begin a pass for held rows.
     passes: watch::Sender<Option<i64>>,
     acknowledged: mpsc::UnboundedSender<Vec<EventRef>>,
+    to_park: mpsc::UnboundedSender<ToPark>,
+    /// What was parked before is known; until then no row is taken.
+    is_loaded: bool,
+    /// Keys that such rows block, by topics that are not numbered yet.
+    blocked: HashMap<Box<str>, Vec<BlockedKey>>,
     reports: Vec<Report>,
     /// Something was acknowledged or marked since progress was last shown.
     moved: bool,
     stopping: bool,
     source_done: bool,
     probed_at: Instant,
+}
+
+/// A key that a parked row blocks.
+struct BlockedKey {
+    key: Box<[u8]>,
+    /// The row's id.
+    from: i64,
 }
 
 /// What happened next.
@@ -103,6 +141,8 @@ enum Next {
     Marked(Option<Marked>),
     Reports,
     Topic(TopicAnswer),
+    /// Nothing: the parker has ended.
+    Parks(Option<Parks>),
     Wake,
     /// Nothing: the source has ended.
     Rows(Option<Batch>),
@@ -111,10 +151,9 @@ enum Next {
 impl Lane {
     /// # Errors
     /// When Kafka's client refuses a property.
-    pub fn new(
-        parts: LaneParts,
-    ) -> Result<(Lane, mpsc::UnboundedReceiver<Vec<EventRef>>), KafkaSetupError> {
+    pub fn new(parts: LaneParts) -> Result<Lane, KafkaSetupError> {
         let (acknowledged, to_mark) = mpsc::unbounded_channel();
+        let (park, to_park) = mpsc::unbounded_channel();
         let outbound = Outbound::new(parts.kafka, parts.limits)?;
         let core = LaneCore {
             name: parts.name.clone(),
@@ -125,55 +164,75 @@ impl Lane {
             settings: parts.settings,
             stop: parts.stop,
             window: Window::new(parts.limits, BACKOFF),
+            breaker: Breaker::new(parts.poison.breaker_errors, BACKOFF),
+            poison: parts.poison,
             outbound,
             inbox: VecDeque::new(),
             inbox_origin: Origin::Poll,
             passes: watch::Sender::new(None),
             acknowledged,
+            to_park: park,
+            is_loaded: false,
+            blocked: HashMap::new(),
             reports: Vec::new(),
             moved: false,
             stopping: false,
             source_done: false,
             probed_at: Instant::now(),
         };
-        Ok((
-            Lane {
-                parts: core,
-                source: parts.source,
-                marker: parts.marker,
-            },
-            to_mark,
-        ))
+        Ok(Lane {
+            parts: core,
+            source: parts.source,
+            marker: parts.marker,
+            parker: parts.parker,
+            work: Work { to_mark, to_park },
+        })
     }
 
     /// Runs until asked to stop, or the lease is lost.
-    pub async fn run(self, to_mark: mpsc::UnboundedReceiver<Vec<EventRef>>) -> LaneEnd {
+    pub async fn run(self) -> LaneEnd {
         let Lane {
             parts: mut core,
             source,
             marker,
+            parker,
+            work: Work { to_mark, to_park },
         } = self;
         // One batch waits while another is worked on.
         let (rows_tx, rows) = mpsc::channel(1);
         let (marked_tx, marked) = mpsc::unbounded_channel();
+        let (parks_tx, parks) = mpsc::unbounded_channel();
         let (stop_reading, reading) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(source.run(rows_tx, reading, core.passes.subscribe()));
         tasks.spawn(marker.run(to_mark, marked_tx));
-        let end = core.work(rows, marked, &stop_reading).await;
+        tasks.spawn(parker.run(to_park, parks_tx));
+        let news = News {
+            rows,
+            marked,
+            parks,
+        };
+        let end = core.work(news, &stop_reading).await;
         tasks.shutdown().await;
         core.outbound.close().await;
         end
     }
 }
 
+/// What the lane's tasks tell it.
+struct News {
+    rows: mpsc::Receiver<Batch>,
+    marked: mpsc::UnboundedReceiver<Marked>,
+    parks: mpsc::UnboundedReceiver<Parks>,
+}
+
 impl LaneCore {
-    async fn work(
-        &mut self,
-        mut rows: mpsc::Receiver<Batch>,
-        mut marked: mpsc::UnboundedReceiver<Marked>,
-        stop_reading: &watch::Sender<bool>,
-    ) -> LaneEnd {
+    async fn work(&mut self, news: News, stop_reading: &watch::Sender<bool>) -> LaneEnd {
+        let News {
+            mut rows,
+            mut marked,
+            mut parks,
+        } = news;
         let mut tick = interval(jittered(TICK));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = tokio::time::Instant::now();
@@ -190,7 +249,7 @@ impl LaneCore {
             let wake = self.window.next_wake();
             let wake_at =
                 wake.map_or_else(tokio::time::Instant::now, tokio::time::Instant::from_std);
-            let takes_rows = self.inbox.is_empty() && !self.stopping;
+            let takes_rows = self.is_loaded && self.inbox.is_empty() && !self.stopping;
             // Nothing here keeps anything between calls: channels and sets lose nothing when their
             // receiving is given up, a sleep is made anew, and waiting for reports takes none.
             let next = tokio::select! {
@@ -207,9 +266,11 @@ impl LaneCore {
                 () = self.outbound.reported() => Next::Reports,
                 // 6. A topic's state is known.
                 answer = self.topics.answered() => Next::Topic(answer),
-                // 7. A failed key may go on.
+                // 7. Rows are parked, or were decided about.
+                news = parks.recv() => Next::Parks(news),
+                // 8. A failed key may go on.
                 () = sleep_until(wake_at), if wake.is_some() => Next::Wake,
-                // 8. Rows, when the last ones are in.
+                // 9. Rows, when the last ones are in.
                 batch = rows.recv(), if takes_rows => Next::Rows(batch),
             };
             match next {
@@ -231,6 +292,12 @@ impl LaneCore {
                 Next::Marked(None) => return LaneEnd::Broken("the marker ended".to_owned()),
                 Next::Reports => self.take_reports(),
                 Next::Topic(answer) => self.take_topic(answer),
+                Next::Parks(Some(parks)) => {
+                    if !self.take_parks(parks) {
+                        return LaneEnd::LeaseLost;
+                    }
+                }
+                Next::Parks(None) => return LaneEnd::Broken("the parker ended".to_owned()),
                 Next::Wake => self.window.wake(Instant::now()),
                 Next::Rows(Some(batch)) => self.take_rows(batch),
                 Next::Rows(None) => return LaneEnd::Broken("the source ended".to_owned()),
@@ -254,7 +321,11 @@ impl LaneCore {
 
     fn take_rows(&mut self, batch: Batch) {
         for (id, name) in batch.new_topics {
-            self.topics.add(id, name);
+            self.block_keys_of(id, &name);
+            if !self.topics.add(id, name) {
+                // Its rows say so themselves.
+                self.window.open_topic(id);
+            }
         }
         self.source_done |= batch.last;
         self.inbox_origin = batch.origin;
@@ -285,7 +356,7 @@ impl LaneCore {
                         "the sweep found an unsent row that the scan had passed"
                     );
                 }
-                Admission::New | Admission::Known | Admission::Held => {}
+                Admission::New | Admission::Known | Admission::Held | Admission::Parked => {}
                 Admission::Acknowledged => self.hand_to_marker(vec![event]),
             }
         }
@@ -313,7 +384,7 @@ impl LaneCore {
                 continue;
             };
             if let Some(reason) = row.unsendable.clone() {
-                self.refused(ticket, Route::Alone, &reason);
+                self.unsendable(ticket, &reason);
                 continue;
             }
             // Invariant: a topic is numbered before its first row is handed over.
@@ -326,7 +397,9 @@ impl LaneCore {
                     self.window.not_sent(ticket);
                     return;
                 }
-                Err(SendError::Refused(code)) => self.failed(ticket, Route::Alone, code),
+                Err(SendError::Refused(code)) => {
+                    self.failed(ticket, Route::Alone, RefusedBy::Check, code);
+                }
             }
         }
     }
@@ -348,13 +421,14 @@ impl LaneCore {
                 None => {
                     if let Some(row) = self.window.acknowledged(ticket, now) {
                         self.metrics.acknowledged(&row, now, now_us);
+                        self.took(row.topic);
                         acknowledged.push(row.event);
                     }
                 }
                 Some(code) => {
                     refused +=
                         usize::from(route == Route::Batched && failure(code) == Failure::Refused);
-                    self.failed(ticket, route, code);
+                    self.failed(ticket, route, RefusedBy::Broker, code);
                 }
             }
         }
@@ -372,54 +446,6 @@ impl LaneCore {
         self.reports = reports;
     }
 
-    fn failed(&mut self, ticket: Ticket, route: Route, code: RDKafkaErrorCode) {
-        match failure(code) {
-            Failure::Refused => self.refused(ticket, route, &code.to_string()),
-            Failure::TopicMissing => {
-                if let Some(topic) = self.window.outgoing(ticket).map(|row| row.topic) {
-                    if self.window.is_open(topic) {
-                        self.window.close_topic(topic);
-                        self.topics.ask(topic);
-                    }
-                    self.window
-                        .failed(ticket, Failure::TopicMissing, Instant::now(), jittered);
-                }
-            }
-            Failure::Collateral => {
-                self.window
-                    .failed(ticket, Failure::Collateral, Instant::now(), jittered);
-            }
-        }
-    }
-
-    /// A row was refused. Only one that went alone is surely the cause, so only that is logged by name.
-    fn refused(&mut self, ticket: Ticket, route: Route, reason: &str) {
-        let event = self.window.outgoing(ticket).map(|row| row.event);
-        let failed = self
-            .window
-            .failed(ticket, Failure::Refused, Instant::now(), jittered);
-        self.metrics.refused.inc();
-        if let (Some(event), Some((failures, wait)), Route::Alone) = (event, failed, route) {
-            tracing::warn!(
-                outbox = self.name,
-                event.row = event.id,
-                event.id = %event.event_id,
-                error = reason,
-                failures,
-                retry_in_ms = wait.as_millis() as u64,
-                "the row cannot be published, the later rows of its key wait for it"
-            );
-        }
-    }
-
-    fn take_topic(&mut self, answer: TopicAnswer) {
-        match self.topics.take(answer) {
-            Some((topic, true)) => self.window.open_topic(topic),
-            Some((topic, false)) => self.window.shut_topic(topic),
-            None => {}
-        }
-    }
-
     fn show_progress(&mut self) {
         let moved = std::mem::take(&mut self.moved);
         self.progress.filled(self.window.fill(), moved);
@@ -431,6 +457,7 @@ impl LaneCore {
         }
         self.progress.set_oldest(self.window.oldest_created_at_us());
         self.progress.set_held(self.window.held());
+        self.try_suspect_topics();
         self.outbound.tidy(self.window.fill().held_keys == 0);
         let stalled = self.window.fill().in_flight > 0
             && self

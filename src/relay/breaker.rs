@@ -1,0 +1,121 @@
+//! The circuit breaker of a lane: when the brokers refuse row after row of a topic, the topic is the cause and
+//! not its rows. Pure: it is told what happened, and when.
+
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+
+use super::window::{Backoff, TopicId};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Breaker {
+    limit: u32,
+    backoff: Backoff,
+    /// Topics with refusals since their last success.
+    topics: HashMap<TopicId, Refusals>,
+}
+
+#[derive(Debug, Default)]
+struct Refusals {
+    rows: u32,
+    /// Rows that were tried since it opened.
+    trials: u32,
+    /// When the next one is due; nothing while it is closed.
+    trial_at: Option<Instant>,
+}
+
+impl Breaker {
+    /// Opens after `limit` refusals in turn.
+    pub fn new(limit: u32, backoff: Backoff) -> Breaker {
+        Breaker {
+            limit,
+            backoff,
+            topics: HashMap::new(),
+        }
+    }
+
+    /// The brokers refused a row that went alone. Says whether the breaker opens, or stays open: then the row
+    /// is not to blame.
+    pub fn refused(
+        &mut self,
+        topic: TopicId,
+        now: Instant,
+        jitter: impl Fn(Duration) -> Duration,
+    ) -> bool {
+        let refusals = self.topics.entry(topic).or_default();
+        refusals.rows = refusals.rows.saturating_add(1);
+        let is_open = refusals.rows >= self.limit;
+        if is_open {
+            refusals.trials = refusals.trials.saturating_add(1);
+            let wait = jitter(self.backoff.after(refusals.trials));
+            refusals.trial_at = Some(now + wait);
+        }
+        is_open
+    }
+
+    /// The brokers took a row. Says whether that closes the breaker.
+    pub fn took(&mut self, topic: TopicId) -> bool {
+        let refusals = match self.topics.is_empty() {
+            true => None,
+            false => self.topics.remove(&topic),
+        };
+        refusals.is_some_and(|refusals| refusals.trial_at.is_some())
+    }
+
+    /// The topics of which one row is to be tried now.
+    pub fn due(&mut self, now: Instant) -> Vec<TopicId> {
+        let topics = self.topics.iter_mut();
+        let due = topics.filter(|(_, refusals)| refusals.trial_at.is_some_and(|at| at <= now));
+        due.map(|(topic, refusals)| {
+            // Until its report, which sets the next one; if no row was at hand, it is asked for again then.
+            refusals.trial_at = Some(now + self.backoff.most);
+            *topic
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff {
+        first: Duration::from_secs(1),
+        most: Duration::from_secs(8),
+    };
+    const TOPIC: TopicId = TopicId(7);
+
+    #[test]
+    fn refusals_in_turn_open_it_and_one_success_closes_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(3, BACKOFF);
+        let refused = |breaker: &mut Breaker, at| breaker.refused(TOPIC, at, |wait| wait);
+        assert!(!refused(&mut breaker, now));
+        assert!(!breaker.took(TOPIC), "it was closed");
+        assert!(!refused(&mut breaker, now));
+        assert!(!refused(&mut breaker, now));
+        assert!(refused(&mut breaker, now), "three in turn");
+        assert!(breaker.due(now).is_empty());
+        let next = now + BACKOFF.first;
+        assert_eq!(breaker.due(next), [TOPIC]);
+        assert!(breaker.due(next).is_empty(), "one row at a time");
+        assert!(refused(&mut breaker, next));
+        assert!(
+            breaker.due(next + BACKOFF.first).is_empty(),
+            "it waits longer"
+        );
+        assert_eq!(breaker.due(next + 2 * BACKOFF.first), [TOPIC]);
+        assert!(breaker.took(TOPIC));
+        assert!(breaker.due(next + BACKOFF.most * 2).is_empty());
+    }
+
+    #[test]
+    fn a_topic_has_its_own() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(1, BACKOFF);
+        assert!(breaker.refused(TOPIC, now, |wait| wait));
+        assert!(!breaker.took(TopicId(8)));
+        assert!(breaker.took(TOPIC));
+    }
+}

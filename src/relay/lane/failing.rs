@@ -1,0 +1,243 @@
+//! What becomes of rows that do not get through: tried again, held, or parked.
+
+use std::time::Instant;
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::{BlockedKey, LaneCore, TopicId};
+use crate::config::OnPoison;
+use crate::db::parked::{Blocked, Class, Decided, Decision, Parked, Parking};
+use crate::outage::jittered;
+use crate::relay::failure::{RefusedBy, Verdict, class, failure, verdict};
+use crate::relay::park::{MAX_PARKED, Parks, ToPark};
+use crate::relay::topics::TopicAnswer;
+use crate::relay::window::{Failed, Failure, Route, Ticket};
+
+/// Why a row was refused.
+struct Refusal<'r> {
+    class: Class,
+    by: RefusedBy,
+    reason: &'r str,
+}
+
+impl LaneCore {
+    /// Kafka or its client did not take a row.
+    pub(super) fn failed(
+        &mut self,
+        ticket: Ticket,
+        route: Route,
+        by: RefusedBy,
+        code: RDKafkaErrorCode,
+    ) {
+        match failure(code) {
+            Failure::Refused => {
+                let refusal = Refusal {
+                    class: class(code),
+                    by,
+                    reason: &code.to_string(),
+                };
+                self.refused(ticket, route, &refusal);
+            }
+            Failure::TopicMissing => {
+                if let Some(topic) = self.window.outgoing(ticket).map(|row| row.topic) {
+                    if self.window.is_open(topic) {
+                        self.window.close_topic(topic);
+                        self.topics.ask(topic);
+                    }
+                    self.window
+                        .failed(ticket, Failure::TopicMissing, Instant::now(), jittered);
+                }
+            }
+            Failure::Collateral => {
+                self.window
+                    .failed(ticket, Failure::Collateral, Instant::now(), jittered);
+            }
+        }
+    }
+
+    /// A row cannot be a message of its topic: it never goes to the producer.
+    pub(super) fn unsendable(&mut self, ticket: Ticket, reason: &str) {
+        let refusal = Refusal {
+            class: Class::Row,
+            by: RefusedBy::Check,
+            reason,
+        };
+        self.refused(ticket, Route::Alone, &refusal);
+    }
+
+    /// Only a row that went alone is surely the cause: its batch-mates are sent again, and nothing is said of
+    /// them.
+    fn refused(&mut self, ticket: Ticket, route: Route, refusal: &Refusal<'_>) {
+        let now = Instant::now();
+        let Some(topic) = self.window.outgoing(ticket).map(|row| row.topic) else {
+            return;
+        };
+        let failed = self.window.failed(ticket, Failure::Refused, now, jittered);
+        self.metrics.refused.inc();
+        let (Some(failed), Route::Alone) = (failed, route) else {
+            return;
+        };
+        let topic_is_suspect =
+            refusal.by == RefusedBy::Broker && self.breaker.refused(topic, now, jittered);
+        if topic_is_suspect {
+            self.window.trip_topic(topic);
+        }
+        let verdict = verdict(
+            refusal.class,
+            refusal.by,
+            failed.attempts,
+            self.poison.max_attempts,
+            topic_is_suspect,
+        );
+        match verdict {
+            Verdict::Park if self.window.parked_count() < MAX_PARKED => {
+                self.park(ticket, refusal, failed);
+            }
+            Verdict::Park | Verdict::Retry => {
+                self.warn_of(ticket, refusal, failed, topic_is_suspect)
+            }
+        }
+    }
+
+    fn warn_of(&self, ticket: Ticket, refusal: &Refusal<'_>, failed: Failed, of_topic: bool) {
+        let Some(event) = self.window.outgoing(ticket).map(|row| row.event) else {
+            return;
+        };
+        tracing::warn!(
+            outbox = self.name,
+            event.row = event.id,
+            event.id = %event.event_id,
+            error = refusal.reason,
+            attempts = failed.attempts,
+            retry_in_ms = failed.wait.as_millis() as u64,
+            topic.is_suspect = of_topic,
+            "the row cannot be published, the later rows of its key wait for it"
+        );
+    }
+
+    fn park(&mut self, ticket: Ticket, refusal: &Refusal<'_>, failed: Failed) {
+        if !self.window.park(ticket) {
+            return;
+        }
+        let Some(row) = self.window.outgoing(ticket) else {
+            return;
+        };
+        let topic = self.topics.name(row.topic).unwrap_or_default();
+        let parking = Parking {
+            event: row.event,
+            event_type: row.event_type.clone(),
+            topic: topic.into(),
+            key: row.message.kafka_key().map(Into::into),
+            class: refusal.class,
+            reason: refusal.reason.into(),
+            attempts: failed.attempts.max(1),
+            failing_for: failed.failing_for,
+            blocks_key: self.poison.on_poison == OnPoison::BlockKey,
+        };
+        tracing::error!(
+            outbox = self.name,
+            event.row = row.event.id,
+            event.id = %row.event.event_id,
+            topic.name = topic,
+            error = refusal.reason,
+            attempts = parking.attempts,
+            key.is_blocked = parking.blocks_key,
+            "parking a row that cannot be published"
+        );
+        // A parker that has ended is noticed by the main loop.
+        let _ = self.to_park.send(ToPark { ticket, parking });
+    }
+
+    /// News of the parker; says false when the lease is somebody else's.
+    pub(super) fn take_parks(&mut self, parks: Parks) -> bool {
+        match parks {
+            Parks::Loaded(parked) => self.take_parked(parked),
+            Parks::Done(tickets) => {
+                let blocks = self.poison.on_poison == OnPoison::BlockKey;
+                for ticket in tickets {
+                    self.window.parked(ticket, blocks, Instant::now());
+                }
+                self.moved = true;
+            }
+            Parks::Decided(decided) => decided.into_iter().for_each(|decided| self.act(decided)),
+            Parks::Fenced => return false,
+        }
+        true
+    }
+
+    /// What was parked before our time. A blocked key's topic gets its number with its first row.
+    fn take_parked(&mut self, parked: Vec<Parked>) {
+        for Parked { event, blocks } in parked {
+            self.window.pass_over_parked(event);
+            if let Some(Blocked { topic, key }) = blocks {
+                let keys = self.blocked.entry(topic).or_default();
+                let from = event.id;
+                keys.push(BlockedKey { key, from });
+            }
+        }
+        self.is_loaded = true;
+    }
+
+    /// A topic is numbered: its blocked keys can be held.
+    pub(super) fn block_keys_of(&mut self, topic: TopicId, name: &str) {
+        for BlockedKey { key, from } in self.blocked.remove(name).unwrap_or_default() {
+            self.window.block(topic, &key, from);
+        }
+    }
+
+    fn act(&mut self, decided: Decided) {
+        let Decided {
+            event,
+            decision,
+            unblocks,
+        } = decided;
+        match decision {
+            Decision::Retry => self.window.retry(event),
+            Decision::Discard => self.window.discard(event),
+        }
+        if let Some(Blocked { topic, key }) = unblocks {
+            match self.topics.id(&topic) {
+                Some(topic) => self.window.unblock(topic, &key),
+                None => {
+                    self.blocked.remove(&topic);
+                }
+            }
+        }
+        tracing::info!(
+            outbox = self.name,
+            event.row = event.id,
+            event.id = %event.event_id,
+            decision = ?decision,
+            "acted upon a decision about a parked row"
+        );
+    }
+
+    pub(super) fn take_topic(&mut self, answer: TopicAnswer) {
+        match self.topics.take(answer) {
+            Some((topic, true)) => self.window.open_topic(topic),
+            Some((topic, false)) => self.window.shut_topic(topic),
+            None => {}
+        }
+    }
+
+    /// The broker took a row of a topic whose rows were refused in turn: it was not the topic's fault, or is
+    /// not any more.
+    pub(super) fn took(&mut self, topic: TopicId) {
+        if self.breaker.took(topic) {
+            let topic_name = self.topics.name(topic).unwrap_or_default();
+            tracing::info!(
+                outbox = self.name,
+                topic.name = topic_name,
+                "kafka takes rows of the topic again"
+            );
+            self.window.open_topic(topic);
+        }
+    }
+
+    /// Tries one row of each topic whose time has come.
+    pub(super) fn try_suspect_topics(&mut self) {
+        for topic in self.breaker.due(Instant::now()) {
+            self.window.try_topic(topic);
+        }
+    }
+}

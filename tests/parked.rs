@@ -1,0 +1,261 @@
+//! Rows that cannot be published: parked with their reason, and what a person decides about them.
+
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::support::fixture::{Fixture, execute, insert, number};
+use crate::support::services;
+
+/// What a topic of these tests takes, and a payload that is more.
+const LIMIT: &str = "20000";
+const LARGE_BYTES: usize = 30_000;
+
+/// A relay that is not started, on a topic that takes small records only.
+async fn fixture(name: &'static str, on_poison: &str) -> Fixture {
+    let mut fixture = Fixture::new(name).await;
+    limit(&fixture, LIMIT).await;
+    fixture.relay.set("outbox.default.on_poison", on_poison);
+    // A message set as a whole must fit, and be more than one row.
+    fixture.relay.set("kafka.properties.batch.size", "15000");
+    fixture.relay.set("kafka.properties.linger.ms", "50");
+    fixture
+}
+
+async fn limit(fixture: &Fixture, bytes: &str) {
+    services::alter_topic(
+        fixture.bootstrap(),
+        &fixture.topic,
+        "max.message.bytes",
+        bytes,
+    )
+    .await;
+}
+
+/// Inserts a row of the key; its payload is the number, or larger than the topic takes.
+async fn write(fixture: &mut Fixture, key: &str, number: Option<u32>) {
+    let payload = number.map_or_else(
+        || format!("to_json(repeat('x', {LARGE_BYTES}))"),
+        |number| format!("'{number}'"),
+    );
+    let sql = format!(
+        "insert into outbox_events (aggregate_type, aggregate_id, event_type, payload) \
+         values ('x', '{key}', 't', {payload})"
+    );
+    execute(&mut fixture.database, &sql).await;
+}
+
+/// Key and data of the next record, its length if it is a long one.
+async fn next(fixture: &mut Fixture) -> (String, Value) {
+    let record = fixture.next().await;
+    let data = match &record.body()["data"] {
+        Value::String(text) => json!(text.len()),
+        data => data.clone(),
+    };
+    (record.key.expect("a key"), data)
+}
+
+fn pair(key: &str, data: impl Into<Value>) -> (String, Value) {
+    (key.to_owned(), data.into())
+}
+
+/// Waits until so many rows are parked.
+async fn parked(fixture: &mut Fixture, rows: i64) {
+    let query = format!("select count(*) = {rows} from outboxd_parked");
+    fixture.until(&query).await;
+}
+
+async fn decide(fixture: &mut Fixture, decision: &str) {
+    let sql = format!(
+        "select outbox_dead_decide('public.outbox_events', array(select id from outboxd_parked), '{decision}', 'a test')"
+    );
+    assert!(number(&mut fixture.database, &sql).await > 0);
+}
+
+#[tokio::test]
+async fn a_row_the_broker_refuses_is_parked_alone_and_its_key_goes_on() {
+    let mut fixture = fixture("parked", "park_row").await;
+    for (key, number) in [
+        ("good", Some(1)),
+        ("bad", Some(1)),
+        ("bad", None),
+        ("bad", Some(3)),
+        ("good", Some(2)),
+    ] {
+        write(&mut fixture, key, number).await;
+    }
+    fixture.relay.start();
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(next(&mut fixture).await);
+    }
+    let of_key = |key: &str| {
+        seen.iter()
+            .filter(|(k, _)| k == key)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_key("good"), [pair("good", 1), pair("good", 2)]);
+    assert_eq!(of_key("bad"), [pair("bad", 1), pair("bad", 3)]);
+    parked(&mut fixture, 1).await;
+    let row = sqlx::query(
+        "select p.event_type, p.topic, convert_from(p.key, 'UTF8'), p.class, p.reason, p.attempts, e.sent_at is null \
+         from outboxd_parked p join outbox_events e on e.id = p.id and e.event_id = p.event_id \
+         where p.outbox = 'public.outbox_events'",
+    );
+    let row = row.fetch_one(&mut fixture.database).await.expect("the row");
+    assert_eq!(row.get::<String, _>(0), "t");
+    assert_eq!(row.get::<String, _>(1), fixture.topic);
+    assert_eq!(row.get::<String, _>(2), "bad");
+    assert_eq!(row.get::<String, _>(3), "row");
+    assert!(
+        row.get::<String, _>(4).contains("too large"),
+        "{}",
+        row.get::<String, _>(4)
+    );
+    assert_eq!(row.get::<i32, _>(5), 1);
+    assert!(row.get::<bool, _>(6), "it stays in the outbox, unsent");
+    fixture.metric_is("parked_rows", |rows| rows == 1.0).await;
+
+    limit(&fixture, "100000").await;
+    decide(&mut fixture, "retry").await;
+    assert_eq!(next(&mut fixture).await, pair("bad", LARGE_BYTES));
+    fixture.settled().await;
+    parked(&mut fixture, 0).await;
+    let query = "select count(*) from outboxd_decisions where decision = 'retry' and decided_why = 'a test'";
+    assert_eq!(number(&mut fixture.database, query).await, 1);
+}
+
+#[tokio::test]
+async fn with_block_key_the_later_rows_wait_for_the_decision_whoever_restarts() {
+    let mut fixture = fixture("blocked", "block_key").await;
+    for number in [Some(1), None, Some(3)] {
+        write(&mut fixture, "bad", number).await;
+    }
+    fixture.relay.start();
+    assert_eq!(next(&mut fixture).await, pair("bad", 1));
+    parked(&mut fixture, 1).await;
+    write(&mut fixture, "bad", Some(4)).await;
+    write(&mut fixture, "good", Some(1)).await;
+    assert_eq!(next(&mut fixture).await, pair("good", 1));
+
+    fixture
+        .until("select count(*) = 3 from outbox_events where sent_at is null")
+        .await;
+    fixture.relay.kill().await;
+    write(&mut fixture, "bad", Some(5)).await;
+    write(&mut fixture, "good", Some(2)).await;
+    fixture.relay.start();
+    assert_eq!(next(&mut fixture).await, pair("good", 2));
+    fixture.metric_is("held_rows", |rows| rows == 3.0).await;
+
+    limit(&fixture, "100000").await;
+    decide(&mut fixture, "retry").await;
+    assert_eq!(next(&mut fixture).await, pair("bad", LARGE_BYTES));
+    for number in 3..6 {
+        assert_eq!(next(&mut fixture).await, pair("bad", number));
+    }
+    fixture.settled().await;
+    fixture.relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_discarded_row_never_goes_out_and_lets_its_key_go_on() {
+    let mut fixture = fixture("discarded", "block_key").await;
+    write(&mut fixture, "bad", None).await;
+    write(&mut fixture, "bad", Some(2)).await;
+    fixture.relay.start();
+    parked(&mut fixture, 1).await;
+    limit(&fixture, "100000").await;
+    decide(&mut fixture, "discard").await;
+    assert_eq!(next(&mut fixture).await, pair("bad", 2));
+    fixture.settled().await;
+    assert_eq!(fixture.published(), 1);
+    parked(&mut fixture, 0).await;
+}
+
+#[tokio::test]
+async fn a_decision_taken_while_no_relay_runs_is_acted_upon_by_the_next() {
+    let mut fixture = fixture("decided", "block_key").await;
+    write(&mut fixture, "bad", None).await;
+    write(&mut fixture, "bad", Some(2)).await;
+    fixture.relay.start();
+    parked(&mut fixture, 1).await;
+    fixture.relay.stop().await;
+    limit(&fixture, "100000").await;
+    decide(&mut fixture, "retry").await;
+    fixture.relay.start();
+    assert_eq!(next(&mut fixture).await, pair("bad", LARGE_BYTES));
+    assert_eq!(next(&mut fixture).await, pair("bad", 2));
+    fixture.settled().await;
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_messages_are_parked_before_they_are_sent() {
+    let mut fixture = fixture("unsendable", "park_row").await;
+    fixture.relay.start();
+    execute(
+        &mut fixture.database,
+        "alter table outbox_events drop constraint \"topic must be 1 to 249 of a-z A-Z 0-9 . _ -\"; \
+         insert into outbox_events (aggregate_type, aggregate_id, event_type, payload, created_at, topic) values \
+         ('x', 'late', 't', '1', '294000-01-01', null), \
+         ('x', 'nowhere', 't', '1', default, 'no such/topic')",
+    )
+    .await;
+    insert(&mut fixture.database, "fine").await;
+    assert_eq!(fixture.next().await.key.as_deref(), Some("fine"));
+    parked(&mut fixture, 2).await;
+    for (key, reason) in [
+        ("late", "created_at must lie between the years"),
+        ("nowhere", "topic must be 1 to 249"),
+    ] {
+        let query = format!(
+            "select reason from outboxd_parked where convert_from(key, 'UTF8') = '{key}' and class = 'row'"
+        );
+        let row = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut fixture.database);
+        let found: String = row.await.expect("a parked row").get(0);
+        assert!(found.contains(reason), "{key}: {found}");
+    }
+    execute(
+        &mut fixture.database,
+        "update outbox_events set created_at = now() where aggregate_id = 'late'",
+    )
+    .await;
+    decide(&mut fixture, "retry").await;
+    assert_eq!(next(&mut fixture).await, pair("late", 1));
+    parked(&mut fixture, 1).await;
+}
+
+#[tokio::test]
+async fn a_topic_whose_rows_are_refused_in_turn_is_tried_with_one_row_and_parks_no_more() {
+    let mut fixture = fixture("breaker", "park_row").await;
+    fixture.relay.set("outbox.default.breaker_errors", "5");
+    for key in 0..20 {
+        write(&mut fixture, &format!("bad {key}"), None).await;
+    }
+    fixture.relay.start();
+    fixture
+        .metric_is("held_topics", |topics| topics == 1.0)
+        .await;
+    let elsewhere = services::kafka().await.unique_topic("breaker-elsewhere");
+    services::kafka()
+        .await
+        .create_topic(&elsewhere, 1, &[])
+        .await;
+    let sql = format!(
+        "insert into outbox_events (aggregate_type, aggregate_id, event_type, topic) values ('x', 'k', 't', '{elsewhere}')"
+    );
+    execute(&mut fixture.database, &sql).await;
+    let sent = format!("select sent_at is not null from outbox_events where topic = '{elsewhere}'");
+    fixture.until(&sent).await;
+    parked(&mut fixture, 4).await;
+
+    limit(&fixture, "100000").await;
+    for _ in 0..16 {
+        assert_eq!(next(&mut fixture).await.1, json!(LARGE_BYTES));
+    }
+    fixture
+        .metric_is("held_topics", |topics| topics == 0.0)
+        .await;
+    decide(&mut fixture, "retry").await;
+    fixture.settled().await;
+}
