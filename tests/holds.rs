@@ -98,8 +98,6 @@ async fn what_waits_for_a_topic_or_behind_a_row_leaves_the_others_their_room_and
     insert_rows(&mut fixture, sizes.good, "'g' || n % 1000", None).await;
 
     fixture.relay.set("outbox.default.on_poison", "block_key");
-    // A message set as a whole must fit the limit.
-    fixture.relay.set("kafka.properties.batch.size", "300000");
     fixture.relay.start();
     let mut arrived = Arrived::default();
     arrived.take_until(&mut fixture, sizes.good).await;

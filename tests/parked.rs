@@ -6,14 +6,18 @@ use sqlx::{AssertSqlSafe, Row};
 use crate::support::fixture::{Fixture, execute, insert, number};
 use crate::support::services;
 
-/// What a topic of these tests takes, and a payload that is more.
+/// What a topic of these tests takes, and a payload that is more, compressed or not.
 const LIMIT: &str = "20000";
-const LARGE_BYTES: usize = 30_000;
+const LARGE_BYTES: usize = 64_000;
 
-/// A relay that is not started, on a topic that takes small records only.
+/// A relay that is not started, on a topic that takes small records only. It compresses, so that it cannot know
+/// which are too large.
 async fn fixture(name: &'static str, on_poison: &str) -> Fixture {
     let mut fixture = Fixture::new(name).await;
     limit(&fixture, LIMIT).await;
+    fixture
+        .relay
+        .set("kafka.properties.compression.type", "lz4");
     fixture.relay.set("outbox.default.on_poison", on_poison);
     // A message set as a whole must fit, and be more than one row.
     fixture.relay.set("kafka.properties.batch.size", "15000");
@@ -34,7 +38,10 @@ async fn limit(fixture: &Fixture, bytes: &str) {
 /// Inserts a row of the key; its payload is the number, or larger than the topic takes.
 async fn write(fixture: &mut Fixture, key: &str, number: Option<u32>) {
     let payload = number.map_or_else(
-        || format!("to_json(repeat('x', {LARGE_BYTES}))"),
+        || {
+            let chunks = LARGE_BYTES / 32;
+            format!("(select to_json(string_agg(md5(random()::text), '')) from generate_series(1, {chunks}))")
+        },
         |number| format!("'{number}'"),
     );
     let sql = format!(
@@ -116,7 +123,7 @@ async fn a_row_the_broker_refuses_is_parked_alone_and_its_key_goes_on() {
     assert!(row.get::<bool, _>(6), "it stays in the outbox, unsent");
     fixture.metric_is("parked_rows", |rows| rows == 1.0).await;
 
-    limit(&fixture, "100000").await;
+    limit(&fixture, "200000").await;
     decide(&mut fixture, "retry").await;
     assert_eq!(next(&mut fixture).await, pair("bad", LARGE_BYTES));
     fixture.settled().await;
@@ -148,7 +155,7 @@ async fn with_block_key_the_later_rows_wait_for_the_decision_whoever_restarts() 
     assert_eq!(next(&mut fixture).await, pair("good", 2));
     fixture.metric_is("held_rows", |rows| rows == 3.0).await;
 
-    limit(&fixture, "100000").await;
+    limit(&fixture, "200000").await;
     decide(&mut fixture, "retry").await;
     assert_eq!(next(&mut fixture).await, pair("bad", LARGE_BYTES));
     for number in 3..6 {
@@ -165,7 +172,7 @@ async fn a_discarded_row_never_goes_out_and_lets_its_key_go_on() {
     write(&mut fixture, "bad", Some(2)).await;
     fixture.relay.start();
     parked(&mut fixture, 1).await;
-    limit(&fixture, "100000").await;
+    limit(&fixture, "200000").await;
     decide(&mut fixture, "discard").await;
     assert_eq!(next(&mut fixture).await, pair("bad", 2));
     fixture.settled().await;
@@ -181,7 +188,7 @@ async fn a_decision_taken_while_no_relay_runs_is_acted_upon_by_the_next() {
     fixture.relay.start();
     parked(&mut fixture, 1).await;
     fixture.relay.stop().await;
-    limit(&fixture, "100000").await;
+    limit(&fixture, "200000").await;
     decide(&mut fixture, "retry").await;
     fixture.relay.start();
     assert_eq!(next(&mut fixture).await, pair("bad", LARGE_BYTES));
@@ -226,6 +233,46 @@ async fn rows_that_cannot_be_messages_are_parked_before_they_are_sent() {
 }
 
 #[tokio::test]
+async fn what_is_one_byte_too_large_never_enters_a_message_set() {
+    let mut fixture = Fixture::new("one_byte").await;
+    limit(&fixture, LIMIT).await;
+    let insert = |key: &str, letters: usize| {
+        format!(
+            "insert into outbox_events (aggregate_type, aggregate_id, event_type, payload) \
+             values ('x', '{key}', 't', to_json(repeat('x', {letters})))"
+        )
+    };
+    execute(&mut fixture.database, &insert("bad", 21_000)).await;
+    fixture.relay.start();
+    parked(&mut fixture, 1).await;
+    let said = sqlx::query("select reason from outboxd_parked").fetch_one(&mut fixture.database);
+    let said: String = said.await.expect("a parked row").get(0);
+    let bytes = said
+        .strip_prefix("the message of ")
+        .and_then(|rest| rest.split(' ').next());
+    let bytes: usize = bytes
+        .and_then(|bytes| bytes.parse().ok())
+        .expect("its size");
+    let fits = 21_000 - (bytes - 20_000);
+    execute(&mut fixture.database, &insert("fit", fits)).await;
+    execute(&mut fixture.database, &insert("bad", fits + 1)).await;
+    assert_eq!(next(&mut fixture).await, pair("fit", fits));
+    parked(&mut fixture, 2).await;
+    let query = "select count(*) from outboxd_parked \
+                 where reason = 'the message of 20001 bytes is larger than the topic''s max.message.bytes (20000)'";
+    assert_eq!(number(&mut fixture.database, query).await, 1);
+    assert_eq!(fixture.relay.logged("making a new kafka producer"), 0);
+
+    // A thousand rows that fit by themselves go out in sets that fit.
+    let many = "insert into outbox_events (aggregate_type, aggregate_id, event_type, payload) \
+                select 'x', 'k' || n % 10, 't', to_json(repeat('x', 500)) from generate_series(1, 1000) as n";
+    execute(&mut fixture.database, many).await;
+    fixture.take(1000).await;
+    assert_eq!(fixture.relay.logged("kafka refused a message set"), 0);
+    assert_eq!(fixture.metric("refused_total").await, 0.0);
+}
+
+#[tokio::test]
 async fn a_topic_whose_rows_are_refused_in_turn_is_tried_with_one_row_and_parks_no_more() {
     let mut fixture = fixture("breaker", "park_row").await;
     fixture.relay.set("outbox.default.breaker_errors", "5");
@@ -249,7 +296,7 @@ async fn a_topic_whose_rows_are_refused_in_turn_is_tried_with_one_row_and_parks_
     fixture.until(&sent).await;
     parked(&mut fixture, 4).await;
 
-    limit(&fixture, "100000").await;
+    limit(&fixture, "200000").await;
     for _ in 0..16 {
         assert_eq!(next(&mut fixture).await.1, json!(LARGE_BYTES));
     }

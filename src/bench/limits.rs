@@ -29,6 +29,7 @@ const MOST_MESSAGES: usize = 200_000;
 const PRODUCER: ProducerSizes = ProducerSizes {
     messages: MOST_MESSAGES,
     bytes: 1 << 30,
+    batch_bytes: None,
 };
 
 /// How long the producer may get no report while it waits for one.

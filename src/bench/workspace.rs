@@ -201,7 +201,7 @@ impl Workspace {
             ));
         }
         let deadline = Instant::now() + TOPIC_DEADLINE;
-        while self.topics.ensure(&name).await? != TopicStatus::Ready {
+        while !matches!(self.topics.ensure(&name).await?, TopicStatus::Ready(_)) {
             if Instant::now() > deadline {
                 return Err(BenchError::Stalled {
                     awaited: format!("the leaders of topic \"{name}\""),

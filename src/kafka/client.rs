@@ -6,8 +6,12 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::ClientRules;
 use crate::config::KafkaConfig;
 use crate::outage::Outage;
+
+/// librdkafka's default of `message.max.bytes` and of `batch.size`.
+const DEFAULT_BYTES: usize = 1_000_000;
 
 /// Makes clients of the configured cluster.
 #[derive(Debug, Clone)]
@@ -26,6 +30,33 @@ impl KafkaClient {
 
     pub fn health(&self) -> &Arc<ClusterHealth> {
         &self.health
+    }
+
+    fn property(&self, wanted: &str) -> Option<&str> {
+        let mut all = self.config.properties.expose();
+        all.find(|(name, _)| *name == wanted)
+            .map(|(_, value)| value)
+    }
+
+    fn bytes(&self, property: &str) -> usize {
+        let bytes = self.property(property).and_then(|bytes| bytes.parse().ok());
+        bytes.unwrap_or(DEFAULT_BYTES)
+    }
+
+    /// The bytes of a message set, at most.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        self.bytes("batch.size")
+            .min(self.bytes("message.max.bytes"))
+    }
+
+    /// What the client itself does not take.
+    pub(crate) fn rules(&self) -> ClientRules {
+        let codec = self.property("compression.codec");
+        let codec = codec.or(self.property("compression.type"));
+        ClientRules {
+            max_message_bytes: self.bytes("message.max.bytes"),
+            compresses: codec.is_some_and(|codec| codec != "none"),
+        }
     }
 
     /// The properties that all clients share: ours as defaults, then the configured ones.

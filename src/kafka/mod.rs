@@ -9,6 +9,8 @@ mod polled;
 mod producer;
 mod retention;
 #[cfg(feature = "relay")]
+mod rules;
+#[cfg(feature = "relay")]
 mod topics;
 
 #[cfg(feature = "relay")]
@@ -16,6 +18,8 @@ pub use client::{ClusterHealth, KafkaClient};
 #[cfg(feature = "relay")]
 pub use producer::{Producer, ProducerSizes, Report, Reports, SendError, Sharing};
 pub use retention::{TopicRetention, topic_retention};
+#[cfg(feature = "relay")]
+pub use rules::{ClientRules, TopicRules};
 #[cfg(feature = "relay")]
 pub use topics::{TopicStatus, Topics};
 

@@ -79,6 +79,8 @@ impl Reports {
 pub struct ProducerSizes {
     pub messages: usize,
     pub bytes: usize,
+    /// Of a message set; nothing: as configured.
+    pub batch_bytes: Option<usize>,
 }
 
 /// Why a message was not taken. The producer keeps no part of it.
@@ -166,6 +168,9 @@ impl Producer {
                 "queue.buffering.max.kbytes",
                 (sizes.bytes / 1024).max(1).to_string(),
             );
+        if let Some(bytes) = sizes.batch_bytes {
+            config.set("batch.size", bytes.to_string());
+        }
         match sharing {
             Sharing::Batched => config.set("enable.gapless.guarantee", "true"),
             Sharing::Alone => config.set("batch.num.messages", "1").set("linger.ms", "0"),

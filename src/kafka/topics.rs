@@ -2,17 +2,20 @@
 //! window of rows is stuck behind it: so a lane asks before it sends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use tokio::sync::Semaphore;
 
 use super::client::forward_log;
-use super::{ClusterHealth, KafkaClient, KafkaSetupError, TopicRetention, topic_retention};
+use super::{
+    ClusterHealth, KafkaClient, KafkaSetupError, TopicRetention, TopicRules, topic_retention,
+};
 use crate::config::CreateTopicsConfig;
 
 /// How long one question to the cluster may take.
@@ -24,7 +27,7 @@ const QUESTIONS: usize = 4;
 /// Whether a topic can take messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicStatus {
-    Ready,
+    Ready(TopicRules),
     /// It cannot, for this reason; later perhaps.
     Unusable(String),
 }
@@ -36,6 +39,8 @@ pub struct Topics {
     create: CreateTopicsConfig,
     health: Arc<ClusterHealth>,
     questions: Arc<Semaphore>,
+    /// That configurations cannot be read was said.
+    has_warned: Arc<AtomicBool>,
 }
 
 struct Context {
@@ -66,6 +71,7 @@ impl Topics {
             create: client.config.create_topics.clone(),
             health: Arc::clone(&client.health),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
+            has_warned: Arc::default(),
         })
     }
 
@@ -88,7 +94,7 @@ impl Topics {
                 ))
             }
             Err(code) => Ok(TopicStatus::Unusable(code.to_string())),
-            Ok(()) => Ok(TopicStatus::Ready),
+            Ok(()) => Ok(TopicStatus::Ready(self.rules(topic).await)),
         }
     }
 
@@ -141,6 +147,28 @@ impl Topics {
             // The question panicked or the runtime is going down: as good as no answer.
             Err(_) => Err(fail(KafkaError::Canceled)),
         }
+    }
+
+    /// What the topic takes; nothing is known to be refused where that may not be asked, or is not answered.
+    async fn rules(&self, topic: &str) -> TopicRules {
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        let resource = ResourceSpecifier::Topic(topic);
+        let described = self.admin.describe_configs(&[resource], &options).await;
+        let reason = match described.map(|described| described.into_iter().next()) {
+            Ok(Some(Ok(resource))) => return TopicRules::read(&resource),
+            Ok(Some(Err(code))) => code.to_string(),
+            Ok(None) => "no answer".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                topic.name = topic,
+                error = reason,
+                "a topic's configuration cannot be read, so its limits show only when kafka refuses a message \
+                 (grant DescribeConfigs)"
+            );
+        }
+        TopicRules::default()
     }
 
     async fn create(&self, topic: &str) -> Result<(), KafkaSetupError> {

@@ -45,13 +45,19 @@ impl Breaker {
     ) -> bool {
         let refusals = self.topics.entry(topic).or_default();
         refusals.rows = refusals.rows.saturating_add(1);
-        let is_open = refusals.rows >= self.limit;
-        if is_open {
-            refusals.trials = refusals.trials.saturating_add(1);
-            let wait = jitter(self.backoff.after(refusals.trials));
-            refusals.trial_at = Some(now + wait);
+        let opens = refusals.rows >= self.limit;
+        if opens {
+            self.open(topic, now, jitter);
         }
-        is_open
+        opens
+    }
+
+    /// The brokers refuse the topic itself.
+    pub fn open(&mut self, topic: TopicId, now: Instant, jitter: impl Fn(Duration) -> Duration) {
+        let refusals = self.topics.entry(topic).or_default();
+        refusals.trials = refusals.trials.saturating_add(1);
+        let wait = jitter(self.backoff.after(refusals.trials));
+        refusals.trial_at = Some(now + wait);
     }
 
     /// The brokers took a row. Says whether that closes the breaker.
@@ -60,6 +66,12 @@ impl Breaker {
             true => None,
             false => self.topics.remove(&topic),
         };
+        refusals.is_some_and(|refusals| refusals.trial_at.is_some())
+    }
+
+    /// Whether rows of the topic were refused in turn.
+    pub fn is_open(&self, topic: TopicId) -> bool {
+        let refusals = self.topics.get(&topic);
         refusals.is_some_and(|refusals| refusals.trial_at.is_some())
     }
 
@@ -106,7 +118,9 @@ mod tests {
             "it waits longer"
         );
         assert_eq!(breaker.due(next + 2 * BACKOFF.first), [TOPIC]);
+        assert!(breaker.is_open(TOPIC));
         assert!(breaker.took(TOPIC));
+        assert!(!breaker.is_open(TOPIC));
         assert!(breaker.due(next + BACKOFF.most * 2).is_empty());
     }
 

@@ -31,6 +31,7 @@ pub fn failure(code: Code) -> Failure {
         | Code::ClusterAuthorizationFailed
         | Code::Authentication => Failure::Collateral,
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => Failure::TopicMissing,
+        Code::TopicAuthorizationFailed => Failure::TopicRefused,
         // Too large, invalid, refused in any other way: it may be this message, or a mate of its set.
         _ => Failure::Refused,
     }

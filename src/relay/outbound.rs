@@ -20,6 +20,10 @@ pub struct Outbound {
     alone: Option<Producer>,
     fatal: bool,
     purged: usize,
+    /// The bytes of a message set, at most, where a topic takes less than the client's own bound.
+    batch_limit: Option<usize>,
+    /// The producer at hand makes larger ones.
+    is_to_refit: bool,
 }
 
 impl Outbound {
@@ -34,6 +38,7 @@ impl Outbound {
                 .bytes
                 .saturating_mul(2)
                 .saturating_add(limits.rows.saturating_mul(MESSAGE_OVERHEAD)),
+            batch_bytes: None,
         };
         let batched = Producer::new(&client, Sharing::Batched, sizes, &reports)?;
         Ok(Outbound {
@@ -44,7 +49,28 @@ impl Outbound {
             alone: None,
             fatal: false,
             purged: 0,
+            batch_limit: None,
+            is_to_refit: false,
         })
+    }
+
+    /// Has message sets stay within what a topic takes: a larger one is refused as a whole, and the client
+    /// does not divide it. Takes effect with [`refit`](Self::refit), when nothing is in flight.
+    pub fn limit_batches(&mut self, bytes: usize) {
+        if bytes < self.batch_limit.unwrap_or(self.client.batch_bytes()) {
+            self.batch_limit = Some(bytes);
+            self.is_to_refit = true;
+        }
+    }
+
+    pub fn is_to_refit(&self) -> bool {
+        self.is_to_refit
+    }
+
+    /// Makes the producer anew, for smaller message sets.
+    pub async fn refit(&mut self) {
+        self.close().await;
+        self.reopen();
     }
 
     /// Hands a row over.
@@ -114,6 +140,8 @@ impl Outbound {
     /// Makes the producers anew with the next message.
     pub fn reopen(&mut self) {
         self.fatal = false;
+        self.is_to_refit = false;
+        self.sizes.batch_bytes = self.batch_limit;
         self.batched = open(&self.client, Sharing::Batched, self.sizes, &self.reports);
     }
 

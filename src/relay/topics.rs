@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::task::JoinSet;
 
-use super::window::TopicId;
+use super::window::{Outgoing, TopicId};
 use crate::config::is_topic_name;
-use crate::kafka::{KafkaSetupError, TopicStatus, Topics};
+use crate::kafka::{ClientRules, KafkaSetupError, TopicRules, TopicStatus, Topics};
 use crate::outage::{Retry, chain, jittered};
 
 /// How long an unusable topic waits until it is asked for again, at most.
@@ -25,6 +25,7 @@ pub type TopicAnswer = Option<(TopicId, Result<TopicStatus, KafkaSetupError>)>;
 /// See the module's documentation.
 pub struct TopicDesk {
     outbox: String,
+    client: ClientRules,
     topics: Topics,
     seen: HashMap<TopicId, Seen>,
     ids: HashMap<Arc<str>, TopicId>,
@@ -34,13 +35,19 @@ pub struct TopicDesk {
 struct Seen {
     name: Arc<str>,
     retry: Retry,
+    rules: TopicRules,
+    /// The rules are from then or later.
+    rules_since: Option<Instant>,
+    /// When the question was put that is not answered yet.
+    asking_since: Option<Instant>,
     was_unusable: bool,
 }
 
 impl TopicDesk {
-    pub fn new(outbox: String, topics: Topics) -> TopicDesk {
+    pub fn new(outbox: String, client: ClientRules, topics: Topics) -> TopicDesk {
         TopicDesk {
             outbox,
+            client,
             topics,
             seen: HashMap::new(),
             ids: HashMap::new(),
@@ -57,6 +64,9 @@ impl TopicDesk {
         let seen = Seen {
             name,
             retry,
+            rules: TopicRules::default(),
+            rules_since: None,
+            asking_since: None,
             was_unusable: false,
         };
         self.seen.insert(id, seen);
@@ -74,15 +84,44 @@ impl TopicDesk {
         self.seen.get(&id).map(|seen| &*seen.name)
     }
 
+    /// Why the topic would refuse a message, if it would.
+    pub fn refuses(&self, row: &Outgoing, now_ms: i64) -> Option<String> {
+        let rules = &self.seen.get(&row.topic)?.rules;
+        rules.refuses(&self.client, &row.message, row.timestamp_ms, now_ms)
+    }
+
+    /// Whether a topic's rules are from after that instant; if not, they are asked for again.
+    pub fn are_rules_from_after(&mut self, id: TopicId, instant: Instant) -> bool {
+        let Some(seen) = self.seen.get(&id) else {
+            return true;
+        };
+        let are_newer = seen.rules_since.is_some_and(|since| since > instant);
+        if !are_newer && seen.asking_since.is_none() {
+            self.ask(id);
+        }
+        are_newer
+    }
+
+    /// The smallest `max.message.bytes` of all topics.
+    pub fn least_limit(&self) -> Option<usize> {
+        let limits = self
+            .seen
+            .values()
+            .filter_map(|seen| seen.rules.max_message_bytes);
+        limits.min()
+    }
+
     /// Asks for a topic at once.
     pub fn ask(&mut self, id: TopicId) {
         self.ask_after(id, Duration::ZERO);
     }
 
     fn ask_after(&mut self, id: TopicId, wait: Duration) {
-        let Some(seen) = self.seen.get(&id) else {
+        let Some(seen) = self.seen.get_mut(&id) else {
             return;
         };
+        // It is put later, if there is a wait; the answer is then newer than it need be.
+        seen.asking_since = Some(Instant::now());
         let (topics, name) = (self.topics.clone(), Arc::clone(&seen.name));
         self.questions.spawn(async move {
             tokio::time::sleep(wait).await;
@@ -105,8 +144,11 @@ impl TopicDesk {
         let seen = self.seen.get_mut(&id)?;
         let mut wait = seen.retry.next_wait();
         let is_known = status.is_ok();
+        let asked = seen.asking_since.take();
         match status {
-            Ok(TopicStatus::Ready) => {
+            Ok(TopicStatus::Ready(rules)) => {
+                seen.rules = rules;
+                seen.rules_since = asked;
                 if std::mem::take(&mut seen.was_unusable) {
                     tracing::info!(outbox = self.outbox, topic = %seen.name, "the topic can be used now");
                 }

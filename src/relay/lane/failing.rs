@@ -31,6 +31,10 @@ impl LaneCore {
     ) {
         match failure(code) {
             Failure::Refused => {
+                // Its topic's rules may have changed.
+                if let Some(row) = self.window.outgoing(ticket) {
+                    self.topics.are_rules_from_after(row.topic, row.first_seen);
+                }
                 let refusal = Refusal {
                     class: class(code),
                     by,
@@ -47,6 +51,15 @@ impl LaneCore {
                     self.window
                         .failed(ticket, Failure::TopicMissing, Instant::now(), jittered);
                 }
+            }
+            Failure::TopicRefused => {
+                let now = Instant::now();
+                if let Some(topic) = self.window.outgoing(ticket).map(|row| row.topic) {
+                    self.breaker.open(topic, now, jittered);
+                    self.trip(topic, &code.to_string());
+                }
+                self.window
+                    .failed(ticket, Failure::TopicRefused, now, jittered);
             }
             Failure::Collateral => {
                 self.window
@@ -65,6 +78,21 @@ impl LaneCore {
         self.refused(ticket, Route::Alone, &refusal);
     }
 
+    /// A row breaks the rules of its topic, as far as they are known. It is parked for rules that were asked
+    /// for after it was read: somebody may have changed them to let it pass.
+    pub(super) fn breaks_rules(&mut self, ticket: Ticket, reason: &str) {
+        let Some(row) = self.window.outgoing(ticket) else {
+            return;
+        };
+        let is_sure = self.topics.are_rules_from_after(row.topic, row.first_seen);
+        let refusal = Refusal {
+            class: if is_sure { Class::Row } else { Class::Unknown },
+            by: RefusedBy::Check,
+            reason,
+        };
+        self.refused(ticket, Route::Alone, &refusal);
+    }
+
     /// Only a row that went alone is surely the cause: its batch-mates are sent again, and nothing is said of
     /// them.
     fn refused(&mut self, ticket: Ticket, route: Route, refusal: &Refusal<'_>) {
@@ -73,14 +101,16 @@ impl LaneCore {
             return;
         };
         let failed = self.window.failed(ticket, Failure::Refused, now, jittered);
-        self.metrics.refused.inc();
+        self.metrics
+            .refused
+            .inc_by(u64::from(refusal.by == RefusedBy::Broker));
         let (Some(failed), Route::Alone) = (failed, route) else {
             return;
         };
         let topic_is_suspect =
             refusal.by == RefusedBy::Broker && self.breaker.refused(topic, now, jittered);
         if topic_is_suspect {
-            self.window.trip_topic(topic);
+            self.trip(topic, refusal.reason);
         }
         let verdict = verdict(
             refusal.class,
@@ -96,6 +126,18 @@ impl LaneCore {
             Verdict::Park | Verdict::Retry => {
                 self.warn_of(ticket, refusal, failed, topic_is_suspect)
             }
+        }
+    }
+
+    /// Holds a topic whose rows are refused whichever they are.
+    fn trip(&mut self, topic: TopicId, reason: &str) {
+        if self.window.trip_topic(topic) {
+            tracing::warn!(
+                outbox = self.name,
+                topic.name = self.topics.name(topic).unwrap_or_default(),
+                error = reason,
+                "kafka refuses the rows of the topic in turn, they wait until one is taken"
+            );
         }
     }
 
@@ -214,7 +256,14 @@ impl LaneCore {
 
     pub(super) fn take_topic(&mut self, answer: TopicAnswer) {
         match self.topics.take(answer) {
-            Some((topic, true)) => self.window.open_topic(topic),
+            // That it exists says nothing about rows that were refused in turn.
+            Some((topic, true)) if self.breaker.is_open(topic) => {}
+            Some((topic, true)) => {
+                if let Some(limit) = self.topics.least_limit() {
+                    self.outbound.limit_batches(limit);
+                }
+                self.window.open_topic(topic);
+            }
             Some((topic, false)) => self.window.shut_topic(topic),
             None => {}
         }

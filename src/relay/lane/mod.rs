@@ -154,10 +154,11 @@ impl Lane {
     pub fn new(parts: LaneParts) -> Result<Lane, KafkaSetupError> {
         let (acknowledged, to_mark) = mpsc::unbounded_channel();
         let (park, to_park) = mpsc::unbounded_channel();
+        let client_rules = parts.kafka.rules();
         let outbound = Outbound::new(parts.kafka, parts.limits)?;
         let core = LaneCore {
             name: parts.name.clone(),
-            topics: TopicDesk::new(parts.name, parts.topics),
+            topics: TopicDesk::new(parts.name, client_rules, parts.topics),
             validity: parts.validity,
             progress: parts.progress,
             metrics: parts.metrics,
@@ -240,6 +241,12 @@ impl LaneCore {
             self.send();
             if self.outbound.needs_rebuild() {
                 self.rebuild("a producer gave up").await;
+                continue;
+            }
+            if self.outbound.is_to_refit() && self.window.fill().in_flight == 0 {
+                self.outbound.refit().await;
+                // Nothing was, but the new producer is unknown to the brokers.
+                self.window.producer_lost([], Instant::now());
                 continue;
             }
             self.show_progress();
@@ -376,15 +383,20 @@ impl LaneCore {
 
     /// Hands everything to Kafka that may go out now.
     fn send(&mut self) {
-        if self.stopping || !self.validity.is_valid() {
+        if self.stopping || !self.validity.is_valid() || self.outbound.is_to_refit() {
             return;
         }
+        let now_ms = unix_micros() / 1_000;
         while let Some((ticket, route)) = self.window.next_to_send() {
             let Some(row) = self.window.outgoing(ticket) else {
                 continue;
             };
             if let Some(reason) = row.unsendable.clone() {
                 self.unsendable(ticket, &reason);
+                continue;
+            }
+            if let Some(reason) = self.topics.refuses(row, now_ms) {
+                self.breaks_rules(ticket, &reason);
                 continue;
             }
             // Invariant: a topic is numbered before its first row is handed over.

@@ -15,7 +15,9 @@ impl Window {
     ) -> Option<Failed> {
         let state = match failure {
             Failure::Refused => EntryState::Suspect,
-            Failure::Collateral | Failure::TopicMissing => EntryState::Queued,
+            Failure::Collateral | Failure::TopicMissing | Failure::TopicRefused => {
+                EntryState::Queued
+            }
         };
         if !self.land(ticket, state) {
             return None;

@@ -50,6 +50,8 @@ pub enum Failure {
     Collateral,
     /// Its topic does not exist (any more): it waits for the topic.
     TopicMissing,
+    /// We may not write to its topic: it waits until one of the topic's rows is taken.
+    TopicRefused,
 }
 
 /// How a key stands after a failure.

@@ -73,10 +73,12 @@ impl Window {
         self.may_evict = true;
     }
 
-    /// Too many rows of the topic were refused in turn: only [`try_topic`](Self::try_topic) sends any.
-    pub fn trip_topic(&mut self, topic: TopicId) {
-        self.topic(topic).gate = Gate::Tripped;
+    /// The topic's rows are refused, whichever they are: only [`try_topic`](Self::try_topic) sends any. Says
+    /// whether that is new.
+    pub fn trip_topic(&mut self, topic: TopicId) -> bool {
         self.may_evict = true;
+        let before = std::mem::replace(&mut self.topic(topic).gate, Gate::Tripped);
+        before != Gate::Tripped
     }
 
     /// Lets one row of a tripped topic go out alone, preferably of a key that was not tried for long. Says
