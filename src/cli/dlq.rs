@@ -9,7 +9,6 @@ use sqlx::PgConnection;
 use super::{ConfigArgs, Exit};
 use crate::db::Database;
 use crate::inbox::ConsumerName;
-use crate::inbox::consumer::Record;
 use crate::inbox::consumer::dlq::{Dlq, Letter, State};
 use crate::kafka::KafkaClient;
 
@@ -206,15 +205,10 @@ fn state(letter: &Letter) -> &'static str {
     }
 }
 
+/// Where the message was first; without that, where the letter is.
 fn origin(letter: &Letter) -> String {
-    match &letter.origin {
-        Some(origin) => format!("{}/{}/{}", origin.topic, origin.partition, origin.offset),
-        None => place(&letter.record),
-    }
-}
-
-fn place(record: &Record) -> String {
-    format!("{}/{}/{}", record.topic, record.partition, record.offset)
+    let origin = letter.origin.clone();
+    origin.unwrap_or_else(|| letter.record.place()).to_string()
 }
 
 fn text(bytes: Option<&[u8]>) -> Value {

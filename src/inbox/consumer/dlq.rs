@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use sqlx::PgConnection;
 
 use super::dead_letter::header;
-use super::record::Record;
+use super::record::{Place, Record};
 use crate::inbox::outcome::Outcomes;
 use crate::inbox::{ConsumerName, InboxError};
 
@@ -61,17 +61,10 @@ pub struct Letter {
     pub attempts: u32,
     /// Dead-lettered; or redriven, and not yet effective.
     pub state: State,
-    pub origin: Option<Origin>,
+    /// Where the message was first.
+    pub origin: Option<Place>,
     /// The message on the dead-letter topic itself.
     pub record: Record,
-}
-
-/// Where the message was first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    pub topic: String,
-    pub partition: i32,
-    pub offset: i64,
 }
 
 /// The dead letters of one consumer.
@@ -153,11 +146,7 @@ impl Dlq {
         }
         self.send_back(letter, &origin.topic).await?;
         // What had no id of its own comes back as another message.
-        let place = format!(
-            "kafka:{}/{}/{}",
-            origin.topic, origin.partition, origin.offset
-        );
-        if *id == place {
+        if *id == origin.event_id().as_str() {
             self.discard(connection, letter).await?;
         }
         Ok(())
@@ -298,8 +287,8 @@ impl Reader {
             return None;
         }
         let origin = || {
-            Some(Origin {
-                topic: text(header::TOPIC)?.to_owned(),
+            Some(Place {
+                topic: text(header::TOPIC)?.into(),
                 partition: text(header::PARTITION)?.parse().ok()?,
                 offset: text(header::OFFSET)?.parse().ok()?,
             })

@@ -99,7 +99,7 @@ pub use crate::inbox::Tx;
 pub use event::{Event, FromPayload, NotOfType, Raw};
 pub use handler::{HandlerError, HandlerResult};
 pub use metrics::Metrics;
-pub use record::Record;
+pub use record::{Place, Record};
 pub use upcast::UpcastCycle;
 
 /// Each has one transaction at a time, so the pool must have as many connections.

@@ -1,10 +1,13 @@
 //! A message as it came from Kafka, owned: it outlives the client's buffers.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
+
+use crate::inbox::EventId;
 
 /// One Kafka message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,14 @@ impl Record {
         }
     }
 
+    pub fn place(&self) -> Place {
+        Place {
+            topic: Arc::clone(&self.topic),
+            partition: self.partition,
+            offset: self.offset,
+        }
+    }
+
     /// The last header of this name, which is the one that counts.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let mut found = self.headers.iter().rev();
@@ -67,6 +78,31 @@ impl Record {
             .sum();
         let length = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map_or(0, |bytes| bytes.len());
         size_of::<Record>() + length(&self.key) + length(&self.value) + headers
+    }
+}
+
+/// Where a message is, or was once: `topic/partition/offset`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+}
+
+impl Place {
+    /// What a message without an id of its own is known by.
+    pub(super) fn event_id(&self) -> EventId {
+        match EventId::text(format!("kafka:{self}")) {
+            Ok(id) => id,
+            // Kafka's topic names end at 249 bytes and hold no NUL.
+            Err(_) => unreachable!("a place in Kafka is an id"),
+        }
     }
 }
 

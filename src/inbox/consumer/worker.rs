@@ -109,7 +109,7 @@ impl Worker {
                 decode::decode(&self.decoders, record).map_err(|error| chain(&error))
             }));
             match decoded.unwrap_or_else(|_| Err("the decoder panicked".to_owned())) {
-                Err(reason) => self.unreadable(record, reason),
+                Err(reason) => Reading::Unreadable(record.place().event_id(), reason),
                 Ok(event) if self.routes.handles(&event.event_type) => {
                     Reading::Event(Box::new(event))
                 }
@@ -124,19 +124,6 @@ impl Worker {
             job,
             reading,
             outcome: None,
-        }
-    }
-
-    /// A message without an id is known by its place.
-    fn unreadable(&self, record: &Record, reason: String) -> Reading {
-        let place = format!(
-            "kafka:{}/{}/{}",
-            record.topic, record.partition, record.offset
-        );
-        match EventId::text(place) {
-            Ok(id) => Reading::Unreadable(id, reason),
-            // Kafka's topic names end at 249 bytes and hold no NUL.
-            Err(_) => unreachable!("a place in Kafka is an id"),
         }
     }
 
