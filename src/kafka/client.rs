@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rdkafka::ClientConfig;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::ClientRules;
@@ -115,15 +114,5 @@ impl ClusterHealth {
                 tracing::debug!(error.message = %error, error.reason = reason, "kafka client error")
             }
         }
-    }
-}
-
-/// librdkafka repeats itself for every broker and every attempt, so its lines are for debugging.
-pub(super) fn forward_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(target: "librdkafka", facility, message, "librdkafka");
-        }
-        _ => tracing::debug!(target: "librdkafka", facility, message, "librdkafka"),
     }
 }

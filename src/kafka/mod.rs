@@ -3,6 +3,7 @@
 
 #[cfg(feature = "relay")]
 mod client;
+mod log;
 #[cfg(feature = "relay")]
 mod polled;
 #[cfg(feature = "relay")]
@@ -15,6 +16,7 @@ mod topics;
 
 #[cfg(feature = "relay")]
 pub use client::{ClusterHealth, KafkaClient};
+pub(crate) use log::forward_log;
 #[cfg(feature = "relay")]
 pub use producer::{Producer, ProducerSizes, Report, Reports, SendError, Sharing};
 pub use retention::{TopicRetention, topic_retention};

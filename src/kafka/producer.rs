@@ -9,7 +9,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::Notify;
 
-use super::client::forward_log;
+use super::forward_log;
 use super::polled::PolledProducer;
 use super::{ClusterHealth, KafkaClient, KafkaSetupError};
 use crate::envelope::Message;

@@ -12,9 +12,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use tokio::sync::Semaphore;
 
-use super::client::forward_log;
 use super::{
-    ClusterHealth, KafkaClient, KafkaSetupError, TopicRetention, TopicRules, topic_retention,
+    ClusterHealth, KafkaClient, KafkaSetupError, TopicRetention, TopicRules, forward_log,
+    topic_retention,
 };
 use crate::config::CreateTopicsConfig;
 

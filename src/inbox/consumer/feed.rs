@@ -14,6 +14,7 @@ use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, Statistics, Top
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::Record;
+use crate::kafka::forward_log;
 use crate::outage::{Outage, Retry};
 
 /// How long one poll waits, and so how soon the thread notices that it is to end, or that a partition may
@@ -108,12 +109,7 @@ impl Shared {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(target: "librdkafka", facility, message, "librdkafka");
-            }
-            _ => tracing::debug!(target: "librdkafka", facility, message, "librdkafka"),
-        }
+        forward_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
