@@ -40,7 +40,7 @@ const MAX_REASON_BYTES: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A dead letter is larger than its message by its headers, so it must not meet the same limit.
-const MAX_MESSAGE_BYTES: &str = "10485760";
+pub const MAX_MESSAGE_BYTES: &str = "10485760";
 
 /// Why a message is set aside.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use sqlx::PgConnection;
 
-use super::dead_letter::header;
+use super::dead_letter::{MAX_MESSAGE_BYTES, header};
 use super::record::{Place, Record};
 use crate::inbox::outcome::Outcomes;
 use crate::inbox::{ConsumerName, InboxError};
@@ -177,7 +177,7 @@ impl Dlq {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
-            .set("message.max.bytes", "10485760")
+            .set("message.max.bytes", MAX_MESSAGE_BYTES)
             // The Java client's choice, which the relay makes too: the key's own partition.
             .set("partitioner", "murmur2_random");
         let producer: FutureProducer = config.create().map_err(|e| self.kafka(action, e))?;
