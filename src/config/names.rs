@@ -3,13 +3,11 @@
 use std::fmt;
 
 use super::values::Value;
+use crate::inbox::{MAX_IDENTIFIER_BYTES, is_identifier};
 
 /// A name that needs no quotes in SQL: `[a-z_][a-z0-9_]*`, at most 63 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identifier(String);
-
-/// The longest identifier Postgres keeps, in bytes (`NAMEDATALEN - 1`).
-const MAX_IDENTIFIER_BYTES: usize = 63;
 
 impl Identifier {
     /// The identifier, ready to stand in a statement.
@@ -26,12 +24,7 @@ impl fmt::Display for Identifier {
 
 impl Value for Identifier {
     fn read(text: &str) -> Result<Self, String> {
-        let first = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-        let legal = text
-            .bytes()
-            .enumerate()
-            .all(|(index, byte)| first(byte) || (index > 0 && byte.is_ascii_digit()));
-        if text.is_empty() || !legal || text.len() > MAX_IDENTIFIER_BYTES {
+        if !is_identifier(text) {
             return Err(format!(
                 "must match [a-z_][a-z0-9_]* and have at most {MAX_IDENTIFIER_BYTES} bytes"
             ));

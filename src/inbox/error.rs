@@ -1,5 +1,7 @@
 //! What can go wrong at a claim.
 
+use super::sql::MAX_IDENTIFIER_BYTES;
+
 /// A statement of the inbox failed. The transaction it ran in is to be rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum InboxError {
@@ -23,7 +25,9 @@ pub enum InboxError {
     #[error("committing: the handler kept its transaction")]
     Kept,
     /// A schema's name that is none.
-    #[error("the inbox's schema must match [a-z_][a-z0-9_]* and have at most 63 bytes, is {0:?}")]
+    #[error(
+        "the inbox's schema must match [a-z_][a-z0-9_]* and have at most {MAX_IDENTIFIER_BYTES} bytes, is {0:?}"
+    )]
     Schema(String),
 }
 

@@ -57,5 +57,7 @@ pub use claim::{Claim, Inbox, Processed, commit};
 pub use error::{InboxError, ProcessError, is_transient};
 pub use identity::{ConsumerName, EventId, Identity, IdentityError};
 pub use prune::{Prune, Pruned};
+#[cfg(feature = "relay")]
+pub(crate) use sql::{MAX_IDENTIFIER_BYTES, is_identifier};
 pub use status::{Count, InboxStatus, consumers};
 pub use tx::Tx;

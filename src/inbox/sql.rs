@@ -146,10 +146,13 @@ pub(super) const PRUNING: &str = "select set_config('lock_timeout', $1, true), \
 /// would fail, and be taken for a lost connection.
 pub(super) const IS_SOUND: &str = "set constraints all immediate";
 
-/// Of a name that needs no quotes.
-pub(super) fn is_identifier(name: &str) -> bool {
+/// The longest identifier Postgres keeps, in bytes (`NAMEDATALEN - 1`).
+pub(crate) const MAX_IDENTIFIER_BYTES: usize = 63;
+
+/// Of a name that needs no quotes: `[a-z_][a-z0-9_]*`, not longer than Postgres keeps.
+pub(crate) fn is_identifier(name: &str) -> bool {
     let legal = |(at, byte): (usize, u8)| {
         byte.is_ascii_lowercase() || byte == b'_' || (at > 0 && byte.is_ascii_digit())
     };
-    (1..=63).contains(&name.len()) && name.bytes().enumerate().all(legal)
+    (1..=MAX_IDENTIFIER_BYTES).contains(&name.len()) && name.bytes().enumerate().all(legal)
 }
