@@ -32,7 +32,7 @@ async fn dlq(stage: &Stage, arguments: &[&str]) -> Output {
         .args(["inbox", "dlq"])
         .args(arguments)
         .args(["--consumer", &stage.name])
-        .args(["--postgres-url", &stage.database.url])
+        .args(["--postgres-url", &stage.url])
         .args(["--kafka", stage.bootstrap])
         .output()
         .await

@@ -342,7 +342,7 @@ async fn a_handler_that_waits_for_a_foreign_lock_holds_nobody_up_for_longer_than
         }
         Ok(())
     };
-    let mut locker = crate::support::fixture::connect(&stage.database.url).await;
+    let mut locker = crate::support::fixture::connect(&stage.url).await;
     crate::support::fixture::execute(&mut locker, "begin; select from rows for update").await;
     stage.produce(&[("stuck", 0), ("a", 1), ("b", 2)]).await;
 

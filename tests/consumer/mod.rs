@@ -4,6 +4,7 @@
 //! own, to be killed and frozen.
 
 mod chaos;
+mod connections;
 mod dead_letters;
 mod handling;
 mod kills;

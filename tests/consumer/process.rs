@@ -66,7 +66,7 @@ impl Process {
     /// The consumer of the stage, in a process.
     pub fn of(stage: &Stage, handler: Handler) -> Process {
         Process::new(Settings {
-            url: stage.database.url.clone(),
+            url: stage.url.clone(),
             bootstrap: stage.bootstrap.to_owned(),
             topics: vec![stage.topic.clone()],
             name: stage.name.clone(),

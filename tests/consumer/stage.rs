@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::support::fixture::{PATIENCE, Record, read_all};
 use crate::support::relay::Relay;
-use crate::support::services::{self, TestDatabase};
+use crate::support::services::{self, PostgresServer, TestDatabase};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -38,7 +38,10 @@ pub struct Step {
 
 pub struct Stage {
     pub pool: PgPool,
-    pub database: TestDatabase,
+    /// Of the database.
+    pub url: String,
+    /// What drops it, if its server outlives the test.
+    _database: Option<TestDatabase>,
     pub bootstrap: &'static str,
     pub topic: String,
     /// The consumer's name, and its group.
@@ -48,13 +51,25 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// On the shared PostgreSQL of the newest release.
     pub async fn new(name: &'static str, partitions: i32) -> Stage {
-        let database = services::postgres().await.create_database(name).await;
+        Stage::on_server(services::postgres().await, name, partitions).await
+    }
+
+    pub async fn on_server(server: &PostgresServer, name: &'static str, partitions: i32) -> Stage {
+        let database = server.create_database(name).await;
+        let mut stage = Stage::on(&database.url, name, partitions).await;
+        stage._database = Some(database);
+        stage
+    }
+
+    /// On an empty database.
+    pub async fn on(url: &str, name: &'static str, partitions: i32) -> Stage {
         let bootstrap = services::kafka().await.bootstrap();
         let topic = services::kafka().await.unique_topic(name);
         services::create_topic(bootstrap, &topic, partitions, &[]).await;
         let settings = [
-            ("postgres.url", database.url.clone()),
+            ("postgres.url", url.to_owned()),
             ("kafka.bootstrap_servers", bootstrap.to_owned()),
         ];
         let settings = settings.map(|(option, value)| (option.to_owned(), value));
@@ -62,7 +77,7 @@ impl Stage {
         migrating.migrate().await;
         migrating.migrate_inbox().await;
         let pool = PgPoolOptions::new().max_connections(8);
-        let pool = pool.connect(&database.url).await.expect("connecting");
+        let pool = pool.connect(url).await.expect("connecting");
         let effects =
             "create table effects (id bigint generated always as identity, key text, n bigint)";
         pool.execute(effects).await.expect("creating a table");
@@ -75,7 +90,8 @@ impl Stage {
         Stage {
             name: topic.clone(),
             pool,
-            database,
+            url: url.to_owned(),
+            _database: None,
             bootstrap,
             topic,
             metrics: Metrics::default(),

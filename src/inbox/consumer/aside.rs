@@ -6,9 +6,10 @@ use super::dead_letter::Reason;
 use super::failure::Failure;
 use super::record::Record;
 use super::schedule::{Job, Outcome};
+use super::transaction::end;
 use super::worker::{Message, Worker};
 use crate::inbox::outcome::State;
-use crate::inbox::{Claim, EventId, Identity, commit};
+use crate::inbox::{Claim, EventId, Identity};
 use crate::outage::chain;
 
 impl Worker {
@@ -88,8 +89,7 @@ impl Worker {
                 Err(missing) => format!("{}; {}", chain(&error), chain(&missing)),
             });
         }
-        let committed = commit(tx).await;
-        committed.map_err(|error| chain(&error))?;
+        end(tx).await.map_err(|failure| failure.text())?;
         Ok(true)
     }
 

@@ -10,10 +10,14 @@ use crate::outage::chain;
 pub(super) enum Failure {
     /// Postgres is away: nothing was tried.
     Outage(String),
+    /// The connection was lost on the way: by an outage, or by what was done on it.
+    Lost(String),
     /// A deadlock, a serialization failure, a lock that was not to be had: nobody's fault.
     Contention,
     /// The handler's fault, as far as one can tell.
     Handler(HandlerError),
+    /// A handler ended its transaction by itself.
+    Ended,
     /// The batch holds something that must be looked at alone.
     Mixed,
 }
@@ -23,8 +27,10 @@ impl Failure {
         match error {
             sqlx::Error::Database(database) => match database.code().as_deref() {
                 Some(code) if code.starts_with("40") || code == "55P03" => Failure::Contention,
+                Some(code) if ends_the_session(code) => Failure::Lost(chain(error)),
                 _ => Failure::Outage(chain(error)),
             },
+            sqlx::Error::Io(_) => Failure::Lost(chain(error)),
             _ => Failure::Outage(chain(error)),
         }
     }
@@ -48,6 +54,7 @@ impl Failure {
             InboxError::Aborted => Failure::Handler(HandlerError::retry(error)),
             InboxError::Query { source, .. } => match Failure::of_query(source) {
                 Failure::Outage(_) => Failure::Outage(chain(&error)),
+                Failure::Lost(_) => Failure::Lost(chain(&error)),
                 other => other,
             },
             _ => Failure::Outage(chain(&error)),
@@ -63,7 +70,11 @@ impl Failure {
             if let Some(query) = error.downcast_ref::<sqlx::Error>()
                 && is_transient(query)
             {
-                return Failure::of_query(query);
+                return match Failure::of_query(query) {
+                    // Of another server or pool perhaps: the next claim tells.
+                    Failure::Outage(reason) => Failure::Lost(reason),
+                    failure => failure,
+                };
             }
             cause = error.source();
         }
@@ -72,9 +83,20 @@ impl Failure {
 
     pub(super) fn text(&self) -> String {
         match self {
-            Failure::Outage(reason) => reason.clone(),
+            Failure::Outage(reason) | Failure::Lost(reason) => reason.clone(),
             Failure::Handler(error) => chain(error.cause()),
+            Failure::Ended => {
+                "the handler ended its transaction, which is the consumer's, by itself: \
+                 what it did after that is committed without a claim"
+                    .to_owned()
+            }
             Failure::Contention | Failure::Mixed => "a lock was not to be had".to_owned(),
         }
     }
+}
+
+/// Shut down, crashed or starting up; connection exceptions; and a transaction that was idle
+/// (`idle_in_transaction_session_timeout`) or open for too long (`transaction_timeout`).
+fn ends_the_session(code: &str) -> bool {
+    code.starts_with("57P") || code.starts_with("08") || code == "25P03" || code == "25P04"
 }

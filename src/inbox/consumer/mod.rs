@@ -54,8 +54,9 @@
 //! * A failed event is tried again, with its key waiting and all other keys flowing; after
 //!   [`Consumer::attempts`] it goes to the dead-letter topic with its reason. So does, at once, what a
 //!   handler rejects, what no decoder can read, and what is older than anything remembered.
-//! * Nothing is lost: what the dead-letter topic does not take waits. Errors of the connection, deadlocks
-//!   and serialization failures are no attempts.
+//! * Nothing is lost: what the dead-letter topic does not take waits. Outages, deadlocks and serialization
+//!   failures are no attempts; losing the connection again and again is, for the event at hand alone.
+//! * A handler cannot commit its transaction, and one that rolls it back by SQL has failed.
 //!
 //! `outboxd inbox dlq` shows dead letters, sends them back or gives them up.
 
@@ -72,10 +73,12 @@ mod metrics;
 mod properties;
 mod record;
 mod schedule;
+mod transaction;
 mod upcast;
 mod worker;
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
@@ -411,6 +414,7 @@ impl Consumer {
             routes: self.routes,
             dead_letters,
             postgres: Outage::new("postgres"),
+            distrust: AtomicBool::new(false),
             attempts: self.attempts,
             handler_timeout: self.handler_timeout,
             reject_unhandled: self.reject_unhandled,

@@ -4,6 +4,7 @@
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,18 +18,15 @@ use super::handler::{HandlerError, Routes};
 use super::metrics::ConsumerMetrics;
 use super::record::Record;
 use super::schedule::{Job, Outcome};
+use super::transaction::{end, set_patience};
 use super::upcast::Upcasters;
 use crate::inbox::outcome::Outcomes;
-use crate::inbox::{Claim, EventId, Identity, Inbox, Tx, commit};
+use crate::inbox::{Claim, EventId, Identity, Inbox, Tx};
 use crate::outage::{Outage, chain, jittered};
 use crate::outbox::{Cause, because};
 
 /// How long a worker waits after Postgres did not answer: the next batch would meet the same.
 const OUTAGE_WAIT: Duration = Duration::from_millis(500);
-
-/// How long a claim waits for somebody else's of the same event, which is as long as their handler takes,
-/// or for ever if they are frozen. Then the others of the batch go on without it.
-const CLAIM_PATIENCE: &str = "1s";
 
 pub type Message = Arc<Record>;
 
@@ -43,6 +41,8 @@ pub struct Worker {
     pub dead_letters: DeadLetters,
     pub metrics: ConsumerMetrics,
     pub postgres: Outage,
+    /// A handler has ended its transaction by itself: no event is handled in company any more.
+    pub distrust: AtomicBool,
     /// Runs alone before an event is dead-lettered.
     pub attempts: NonZeroU32,
     pub handler_timeout: Duration,
@@ -80,7 +80,10 @@ impl Worker {
             Ok(()) => self.set_aside_expired(&mut tasks).await,
             Err(Failure::Outage(reason)) => outage = Some(reason),
             // A verdict counts only alone: what fails in company may be a mate's fault.
-            Err(Failure::Contention | Failure::Handler(_) | Failure::Mixed) => {
+            Err(failure) => {
+                if matches!(failure, Failure::Ended) {
+                    self.lose_trust(&tasks);
+                }
                 outage = self.isolate(&mut tasks).await;
             }
         }
@@ -131,7 +134,7 @@ impl Worker {
     /// letters.
     async fn share(&self, tasks: &mut [Task]) -> Result<(), Failure> {
         let unreadable = |task: &Task| matches!(task.reading, Reading::Unreadable(..));
-        if self.hold_key && tasks.iter().any(unreadable) {
+        if self.distrust.load(Ordering::Relaxed) || self.hold_key && tasks.iter().any(unreadable) {
             return Err(Failure::Mixed);
         }
         let identities: Vec<Identity> = tasks.iter().filter_map(Task::identity).collect();
@@ -151,7 +154,7 @@ impl Worker {
                 }
             }
             match claims.contains(&Claim::New) {
-                true => commit(tx).await.map_err(Failure::of_commit)?,
+                true => end(tx).await?,
                 false => drop(tx),
             }
         }
@@ -238,7 +241,12 @@ impl Worker {
             }
             Ok(Claim::Expired) => Ok(self.expired(&task.job, &event.id).await),
             Err(Failure::Outage(reason)) => Err(reason),
+            Err(Failure::Lost(reason)) => self.lost(&task.job, event, &reason).await,
             Err(Failure::Contention | Failure::Mixed) => Ok(Outcome::Blocked),
+            Err(failure @ Failure::Ended) => {
+                let error = HandlerError::retry(failure.text());
+                Ok(self.failed(&task.job, event, &error).await)
+            }
             Err(Failure::Handler(error)) => Ok(self.failed(&task.job, event, &error).await),
         }
     }
@@ -252,31 +260,9 @@ impl Worker {
         set_patience(&mut tx, &patience).await?;
         if claim == Claim::New {
             let tx = self.handle(tx, event, record).await?;
-            commit(tx).await.map_err(Failure::of_commit)?;
+            end(tx).await?;
         }
         Ok(claim)
-    }
-
-    /// A transaction that waits for locks as long as a claim may; and how long it would wait else, for the
-    /// handlers.
-    pub(super) async fn begin(&self) -> Result<(Transaction<'static, Postgres>, String), Failure> {
-        // A statement of a handler that ran out of time would else go on in the server, with the claims
-        // and a connection of the pool.
-        let begin = async {
-            let mut tx = self.pool.begin().await?;
-            let usual = sqlx::query_scalar(
-                "select current_setting('lock_timeout') from (select case current_setting('statement_timeout') \
-                 when '0' then set_config('statement_timeout', $1, true) end offset 0) as bounded (by)",
-            )
-            .bind(format!("{}ms", self.handler_timeout.as_millis()));
-            let usual: String = usual.fetch_one(&mut *tx).await?;
-            Ok((tx, usual))
-        };
-        let (mut tx, usual) = begin
-            .await
-            .map_err(|error: sqlx::Error| Failure::Outage(chain(&error)))?;
-        set_patience(&mut tx, CLAIM_PATIENCE).await?;
-        Ok((tx, usual))
     }
 
     /// Runs the handler in the transaction and hands that back.
@@ -321,15 +307,59 @@ impl Worker {
                 Err(Failure::Handler(error))
             }
             (Err(error), tx) => {
-                if let Some(tx) = tx
-                    && let Err(lost) = tx.rollback().await
-                {
-                    // The connection was lost, and that is why the handler failed.
-                    return Err(Failure::Outage(chain(&lost)));
-                }
-                Err(Failure::of_handler(error))
+                let connected = match tx {
+                    Some(tx) => tx.rollback().await.is_ok(),
+                    None => true,
+                };
+                Err(match Failure::of_handler(error) {
+                    // That is why the handler failed.
+                    Failure::Handler(error) if !connected && !error.is_reject() => {
+                        Failure::Lost(chain(error.cause()))
+                    }
+                    failure => failure,
+                })
             }
         }
+    }
+
+    /// The event was alone when the connection was lost. If another is to be had, it may be the event's own
+    /// doing: a statement that breaks the server's process, or a transaction that the server ends because of
+    /// its length. An outage does the same, but hardly twice in succession to the same event.
+    async fn lost(
+        &self,
+        job: &Job<Message>,
+        event: &Decoded,
+        reason: &str,
+    ) -> Result<Outcome, String> {
+        if let Err(outage) = self.begin().await {
+            return Err(outage.text());
+        }
+        if job.suspect {
+            let error = HandlerError::retry(format!("the connection was lost: {reason}"));
+            return Ok(self.failed(job, event, &error).await);
+        }
+        tracing::warn!(
+            consumer = self.inbox.consumer().as_str(),
+            event.id = event.id.as_str(),
+            event.r#type = event.event_type,
+            error = reason,
+            "lost the connection while handling an event, trying again"
+        );
+        Ok(Outcome::Blocked)
+    }
+
+    /// What handlers did after one of them had ended the transaction was committed without its claim, and
+    /// is done again now. From here on it cannot happen: a handler has no company whose claims it could end.
+    fn lose_trust(&self, tasks: &[Task]) {
+        self.distrust.store(true, Ordering::Relaxed);
+        let ids = tasks.iter().filter_map(Task::identity);
+        let ids: Vec<String> = ids.map(|event| event.id.as_str().to_owned()).collect();
+        tracing::error!(
+            consumer = self.inbox.consumer().as_str(),
+            event.ids = ?ids,
+            error = Failure::Ended.text(),
+            "effects of these events may have happened twice, each event is handled alone from now on"
+        );
     }
 
     /// The handler failed for the event alone.
@@ -359,19 +389,6 @@ impl Task {
             Reading::Skip | Reading::Unreadable(..) => None,
         }
     }
-}
-
-/// Until the end of the transaction.
-async fn set_patience(
-    tx: &mut Transaction<'static, Postgres>,
-    lock_timeout: &str,
-) -> Result<(), Failure> {
-    sqlx::query("select set_config('lock_timeout', $1, true)")
-        .bind(lock_timeout)
-        .execute(&mut **tx)
-        .await
-        .map(|_| ())
-        .map_err(|error| Failure::of_query(&error))
 }
 
 fn identity(event: &Decoded) -> Identity {

@@ -72,6 +72,8 @@ pub struct Job<T> {
     pub offset: i64,
     /// How often it has failed before.
     pub failures: u32,
+    /// It failed or could not be tried the last time, and goes alone.
+    pub suspect: bool,
     pub item: T,
 }
 
@@ -264,6 +266,7 @@ impl<T: Clone> Schedule<T> {
                     order: name.1.clone(),
                     offset: message.offset,
                     failures: if index == 0 { key.failures } else { 0 },
+                    suspect,
                     item: message.item.clone(),
                 });
             }

@@ -139,7 +139,11 @@ impl Model {
             assert_eq!(skipped, None, "an earlier message of the key is open");
             let failed = self.failures.get(&(job.partition.number, job.offset));
             assert_eq!(job.failures, failed.copied().unwrap_or(0));
-            assert!(job.failures == 0 || batch.len() == 1, "it goes alone");
+            assert!(
+                job.suspect || job.failures == 0,
+                "it is known to have failed"
+            );
+            assert!(!job.suspect || batch.len() == 1, "it goes alone");
         }
         self.at_work.push(batch);
     }
