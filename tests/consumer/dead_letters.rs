@@ -125,7 +125,18 @@ async fn what_nobody_can_read_is_a_dead_letter_and_blocks_nothing() {
     consumer.stop().await;
     assert_eq!(stage.effects_of("a").await, [1, 2]);
     let letters = stage.dead_letters();
-    let place = |offset| format!("kafka:{}/0/{offset}", stage.topic);
+    let place = |offset: i64| {
+        let offset_text = offset.to_string();
+        let mut found = letters.iter();
+        let letter =
+            found.find(|letter| letter.header("dlq-original-offset") == Some(&*offset_text));
+        let time = letter.and_then(|letter| letter.header("dlq-original-timestamp"));
+        format!(
+            "kafka:{}/0/{offset}@{}",
+            stage.topic,
+            time.expect("a timestamp")
+        )
+    };
     let found: Vec<(Option<&str>, Option<&str>)> = letters
         .iter()
         .map(|letter| (letter.header("dlq-event-id"), letter.header("dlq-reason")))
@@ -157,6 +168,40 @@ async fn what_nobody_can_read_is_a_dead_letter_and_blocks_nothing() {
             .number("select count(*) from processed_events where outcome = 'discarded'")
             .await,
         4
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_can_read_is_told_from_the_same_offset_of_a_topic_that_was_made_anew() {
+    let stage = Stage::new("anew", 1).await;
+    for round in 1..=2 {
+        // Kafka forgets the offsets of a deleted topic, but not at once.
+        let group = format!("{}-{round}", stage.topic);
+        let consumer = stage.consumer().kafka([("group.id", &group)]);
+        let consumer = Running::start(consumer.on("step", noting));
+        stage.send("a", Some(b"what?".to_vec()), &[]).await;
+        let letters = "select count(*) from processed_events where outcome = 'dead_lettered'";
+        stage.until(letters, round).await;
+        consumer.stop().await;
+        stage.make_topic_anew(1).await;
+    }
+    assert_eq!(stage.dead_letters().len(), 2);
+
+    let listed: Value =
+        serde_json::from_str(&succeeds(&stage, &["list", "--json"]).await).expect("JSON");
+    let ids: Vec<&str> = listed
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|letter| letter["eventId"].as_str())
+        .collect();
+    assert_eq!(ids.len(), 2);
+    // Sent back it is another message, and this letter is settled.
+    succeeds(&stage, &["redrive", ids[0]]).await;
+    assert_eq!(stage.outcome(ids[0]).await.as_deref(), Some("discarded"));
+    assert_eq!(
+        stage.outcome(ids[1]).await.as_deref(),
+        Some("dead_lettered")
     );
 }
 

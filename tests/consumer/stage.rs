@@ -144,6 +144,12 @@ impl Stage {
         sent.expect("producing");
     }
 
+    /// Deletes the topic and makes it again: its offsets begin anew.
+    pub async fn make_topic_anew(&self, partitions: i32) {
+        services::delete_topic(self.bootstrap, &self.topic).await;
+        services::create_topic(self.bootstrap, &self.topic, partitions, &[]).await;
+    }
+
     pub async fn number(&self, query: &str) -> i64 {
         let query = format!("select ({query})::bigint");
         sqlx::query_scalar(AssertSqlSafe(query.clone()))

@@ -313,6 +313,21 @@ pub async fn create_topic(bootstrap: &str, name: &str, partitions: i32, configs:
     }
 }
 
+/// Deletes a topic.
+pub async fn delete_topic(bootstrap: &str, name: &str) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .expect("an admin client");
+    let results = admin
+        .delete_topics(&[name], &AdminOptions::new())
+        .await
+        .expect("asking to delete a topic");
+    for result in results {
+        result.expect("deleting a topic");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -144,7 +144,7 @@ impl Dlq {
         if !changed? {
             return Err(DlqError::Gone(id.clone()));
         }
-        self.send_back(letter, &origin.topic).await?;
+        self.send_back(letter, origin).await?;
         // What had no id of its own comes back as another message.
         if *id == origin.event_id().as_str() {
             self.discard(connection, letter).await?;
@@ -170,7 +170,7 @@ impl Dlq {
     }
 
     /// The message as it was, with one header more.
-    async fn send_back(&self, letter: &Letter, topic: &str) -> Result<(), DlqError> {
+    async fn send_back(&self, letter: &Letter, origin: &Place) -> Result<(), DlqError> {
         let action = "sending back a message of";
         let mut config = self.config.clone();
         config
@@ -193,11 +193,10 @@ impl Dlq {
             key: header::REDRIVE,
             value: Some(self.consumer.as_str()),
         });
-        let mut message = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
+        let mut message = FutureRecord::<[u8], [u8]>::to(&origin.topic).headers(headers);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
-        let millis = record.header_text(header::TIMESTAMP);
-        message.timestamp = millis.and_then(|millis| millis.parse().ok());
+        message.timestamp = origin.timestamp_ms;
         let sent = producer.send(message, PATIENCE).await;
         sent.map(|_| ())
             .map_err(|(error, _)| self.kafka(action, error))
@@ -291,6 +290,7 @@ impl Reader {
                 topic: text(header::TOPIC)?.into(),
                 partition: text(header::PARTITION)?.parse().ok()?,
                 offset: text(header::OFFSET)?.parse().ok()?,
+                timestamp_ms: text(header::TIMESTAMP).and_then(|millis| millis.parse().ok()),
             })
         };
         Some(Letter {

@@ -53,6 +53,7 @@ impl Record {
             topic: Arc::clone(&self.topic),
             partition: self.partition,
             offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
         }
     }
 
@@ -87,6 +88,8 @@ pub struct Place {
     pub topic: Arc<str>,
     pub partition: i32,
     pub offset: i64,
+    /// Kafka's, in milliseconds since 1970: a topic that is made anew has the same offsets once more.
+    pub timestamp_ms: Option<i64>,
 }
 
 impl fmt::Display for Place {
@@ -98,7 +101,8 @@ impl fmt::Display for Place {
 impl Place {
     /// What a message without an id of its own is known by.
     pub(super) fn event_id(&self) -> EventId {
-        match EventId::text(format!("kafka:{self}")) {
+        let time = self.timestamp_ms.map(|millis| format!("@{millis}"));
+        match EventId::text(format!("kafka:{self}{}", time.unwrap_or_default())) {
             Ok(id) => id,
             // Kafka's topic names end at 249 bytes and hold no NUL.
             Err(_) => unreachable!("a place in Kafka is an id"),
