@@ -285,24 +285,6 @@ async fn old_versions_are_upcast_and_cloud_events_and_raw_bytes_are_handled() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_partition_is_paused_and_goes_on() {
-    let stage = Stage::new("pressure", 1).await;
-    let steps: Vec<(String, i64)> = (0..3_000).map(|n| (format!("k{}", n % 50), n)).collect();
-    let steps: Vec<(&str, i64)> = steps.iter().map(|(key, n)| (key.as_str(), *n)).collect();
-    stage.produce(&steps).await;
-    let hundred = 100.try_into().expect("not zero");
-    let consumer = stage
-        .consumer()
-        .buffer(hundred, (1 << 20).try_into().expect("not zero"))
-        .on("step", noting);
-    let consumer = Running::start(consumer);
-    stage.committed(1, 3_000).await;
-    consumer.stop().await;
-    assert_eq!(stage.number("select count(*) from effects").await, 3_000);
-    assert_eq!(stage.counted("processed"), 3_000);
-}
-
 /// Postgres refuses it only at the commit, as it does with the foreign keys of some frameworks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_effect_that_a_deferred_constraint_refuses_is_its_handlers_failure_alone() {

@@ -8,6 +8,7 @@ mod connections;
 mod dead_letters;
 mod handling;
 mod kills;
+mod pressure;
 mod process;
 mod rate;
 mod rebalances;

@@ -24,7 +24,7 @@ use crate::support::relay::Relay;
 use crate::support::services::{self, PostgresServer, TestDatabase};
 
 /// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(10);
+pub const POLL: Duration = Duration::from_millis(10);
 
 /// Quick enough for tests, slow enough to be seen.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
@@ -253,15 +253,26 @@ impl Stage {
 
     /// The value of a counter of the consumer.
     pub fn counted(&self, name: &str) -> u64 {
+        let counter = self.metric(&format!("{name}_total"));
+        let value = counter.unwrap_or_else(|| panic!("no metric {name}"));
+        value.parse().expect("a number")
+    }
+
+    /// The lag of the topic's only partition, if one is shown.
+    pub fn lag(&self) -> Option<i64> {
+        let lag = self.metric("lag_messages")?;
+        Some(lag.parse().expect("a number"))
+    }
+
+    /// As it would be scraped.
+    fn metric(&self, name: &str) -> Option<String> {
         let mut registry = Registry::default();
         self.metrics.register(&mut registry);
         let mut text = String::new();
         encode(&mut text, &registry).expect("encoding");
-        let start = format!("outboxd_inbox_{name}_total{{");
-        let line = text.lines().find(|line| line.starts_with(&start));
-        let line = line.unwrap_or_else(|| panic!("no metric {name} in:\n{text}"));
-        let value = line.rsplit(' ').next().and_then(|value| value.parse().ok());
-        value.expect("a number")
+        let start = format!("outboxd_inbox_{name}{{");
+        let line = text.lines().find(|line| line.starts_with(&start))?;
+        line.rsplit(' ').next().map(str::to_owned)
     }
 }
 

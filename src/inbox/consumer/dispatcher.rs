@@ -110,6 +110,10 @@ impl Dispatcher {
         drop(arrivals);
         self.hand_overs.clear();
         self.collect_positions();
+        for partition in self.schedule.partitions() {
+            let (topic, number) = self.named(partition);
+            self.metrics.forget_lag(&topic, number);
+        }
         let positions = self.positions.iter();
         let positions = positions
             .map(|(partition, position)| (self.named(*partition), *position))
@@ -296,12 +300,20 @@ impl Dispatcher {
             .filter_map(|partition| Some((self.named(partition), *self.positions.get(&partition)?)))
             .collect();
         self.control.commit(&positions);
-        for (partition, position) in &self.positions {
-            let (topic, number) = self.named(*partition);
-            if let Some(end) = self.control.shared().end(&topic, number) {
-                self.metrics
-                    .set_lag(&topic, number, (end - position).max(0));
-            }
+        self.show_lag();
+    }
+
+    /// How far each partition's first message that is not done is from its end.
+    fn show_lag(&self) {
+        for partition in self.schedule.partitions() {
+            let (topic, number) = self.named(partition);
+            let Some(seen) = self.control.shared().seen(&topic, number) else {
+                continue;
+            };
+            let open = self.schedule.first_open(partition);
+            let position = open.or_else(|| self.positions.get(&partition).copied());
+            let lag = seen.end - position.unwrap_or(seen.position);
+            self.metrics.set_lag(&topic, number, lag.max(0));
         }
     }
 

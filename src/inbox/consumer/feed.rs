@@ -80,7 +80,7 @@ pub struct Context {
 /// What callbacks leave for the dispatcher to look at.
 #[derive(Debug)]
 pub struct Shared {
-    ends: Mutex<HashMap<(String, i32), i64>>,
+    seen: Mutex<HashMap<(String, i32), Seen>>,
     /// A commit was not taken: the positions are to be sent again.
     commit_failed: AtomicBool,
     /// Partitions to pause (true) or to let go on, by the thread between two polls.
@@ -88,12 +88,20 @@ pub struct Shared {
     kafka: Outage,
 }
 
+/// A partition when librdkafka last told.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// One more than the last message that a consumer may see: below the first open transaction.
+    pub end: i64,
+    /// What the group has committed; before that, where reading goes on.
+    pub position: i64,
+}
+
 impl Shared {
-    /// Where the partition ended when Kafka was last asked.
-    pub fn end(&self, topic: &str, partition: i32) -> Option<i64> {
+    pub fn seen(&self, topic: &str, partition: i32) -> Option<Seen> {
         // A map of plain numbers: whole at any moment, whoever panicked.
-        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.get(&(topic.to_owned(), partition)).copied()
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&(topic.to_owned(), partition)).copied()
     }
 
     fn take_pressure(&self) -> Vec<(Named, bool)> {
@@ -122,16 +130,18 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let mut ends = self
-            .shared
-            .ends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let seen = &self.shared.seen;
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         for (topic, statistics) in statistics.topics {
             for (number, partition) in statistics.partitions {
-                // What a consumer may see: below the first open transaction.
-                if number >= 0 && partition.ls_offset >= 0 {
-                    ends.insert((topic.clone(), number), partition.ls_offset);
+                let positions = [partition.committed_offset, partition.next_offset];
+                // What is not known is negative.
+                let position = positions.into_iter().find(|position| *position >= 0);
+                if let Some(position) = position
+                    && partition.ls_offset >= 0
+                {
+                    let end = partition.ls_offset;
+                    seen.insert((topic.clone(), number), Seen { end, position });
                 }
             }
         }
@@ -224,7 +234,7 @@ impl Feed {
             arrivals: sender.clone(),
             patience,
             shared: Arc::new(Shared {
-                ends: Mutex::default(),
+                seen: Mutex::default(),
                 commit_failed: AtomicBool::new(false),
                 pressure: Mutex::default(),
                 kafka: Outage::new("kafka"),

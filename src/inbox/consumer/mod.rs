@@ -94,7 +94,7 @@ use dispatcher::{Broken, Dispatcher, Settings};
 use feed::Feed;
 use handler::Routes;
 use properties::Properties;
-use schedule::{Backoff, Limits};
+use schedule::{Backoff, Limits, Load};
 use upcast::Upcasters;
 use worker::Worker;
 
@@ -113,13 +113,21 @@ const BATCH: NonZeroUsize = NonZeroUsize::new(200).unwrap();
 
 const ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
-/// A handful of batches for every worker; and as many bytes as two of Kafka's largest default fetches of a
-/// partition.
 const LIMITS: Limits = Limits {
-    messages: 5_000,
-    bytes: 16 << 20,
-    // Two words each: under 2 MiB.
-    span: 100_000,
+    // A handful of batches for every worker; and as many bytes as 16 of Kafka's largest default fetches of a
+    // partition.
+    partition: Load {
+        messages: 5_000,
+        bytes: 16 << 20,
+        // Two words each: under 2 MiB.
+        span: 100_000,
+    },
+    // As much as eight full partitions, whatever their number.
+    all: Load {
+        messages: 40_000,
+        bytes: 128 << 20,
+        span: 800_000,
+    },
 };
 
 const BACKOFF: Backoff = Backoff {
@@ -310,8 +318,16 @@ impl Consumer {
 
     /// How much of one partition may be in memory before it is paused (default 5,000 messages, 16 MiB).
     pub fn buffer(mut self, messages: NonZeroUsize, bytes: NonZeroUsize) -> Consumer {
-        self.limits.messages = messages.get();
-        self.limits.bytes = bytes.get();
+        self.limits.partition.messages = messages.get();
+        self.limits.partition.bytes = bytes.get();
+        self
+    }
+
+    /// How much of all partitions together (default 40,000 messages, 128 MiB). From half of it on, those
+    /// that hold more than their share are paused; so it is best many times a batch.
+    pub fn total_buffer(mut self, messages: NonZeroUsize, bytes: NonZeroUsize) -> Consumer {
+        self.limits.all.messages = messages.get();
+        self.limits.all.bytes = bytes.get();
         self
     }
 

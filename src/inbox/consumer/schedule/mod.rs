@@ -7,10 +7,12 @@
 //! * Keys that have work are served first come, first served. A batch is made of several keys, with as
 //!   many messages of each as are there.
 //! * A message that failed waits with its key, then goes alone, until it is done; other keys flow on.
-//! * A partition that holds too much is paused. A revoked one is forgotten, and what is still at work for
+//! * A partition that holds too much is paused, and so is one that holds more than its share when all
+//!   together hold too much. A revoked one is forgotten, and what is still at work for
 //!   it counts for nothing when it comes back.
 
 mod offsets;
+mod pressure;
 #[cfg(test)]
 mod tests;
 
@@ -21,21 +23,13 @@ use std::time::{Duration, Instant};
 
 use offsets::Offsets;
 
+pub use pressure::{Limits, Load};
+
 /// A partition of a topic that was given a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Partition {
     pub topic: u32,
     pub number: i32,
-}
-
-/// How much one partition may hold before it is paused. It goes on when it holds half of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Messages that are not done.
-    pub messages: usize,
-    pub bytes: usize,
-    /// Messages, done or not, since the first that is not done.
-    pub span: usize,
 }
 
 /// How long a failing key waits: doubled with every failure.
@@ -132,6 +126,16 @@ struct Assigned {
     paused: bool,
     /// It is about to go: nothing more is taken in or handed out.
     retired: bool,
+}
+
+impl Assigned {
+    fn load(&self) -> Load {
+        Load {
+            messages: self.messages,
+            bytes: self.bytes,
+            span: self.offsets.span(),
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -371,15 +375,12 @@ impl<T: Clone> Schedule<T> {
 
     /// The partitions that must be paused (true) or may go on (false) since the last call.
     pub fn take_pressure(&mut self) -> Vec<(Partition, bool)> {
-        let limits = self.limits;
+        let all: Load = self.partitions.values().map(Assigned::load).sum();
+        let count = self.partitions.len();
         let mut changes = Vec::new();
         for (partition, assigned) in &mut self.partitions {
-            let above = |part: usize| {
-                assigned.messages >= limits.messages / part
-                    || assigned.bytes >= limits.bytes / part
-                    || assigned.offsets.span() >= limits.span / part
-            };
-            let pause = if assigned.paused { above(2) } else { above(1) };
+            let load = assigned.load();
+            let pause = self.limits.pause(assigned.paused, load, all, count);
             if pause != assigned.paused {
                 assigned.paused = pause;
                 changes.push((*partition, pause));
@@ -397,6 +398,11 @@ impl<T: Clone> Schedule<T> {
                 Some((*partition, assigned.offsets.take_position()?))
             });
         positions.collect()
+    }
+
+    /// The first message of the partition that is here and not done.
+    pub fn first_open(&self, partition: Partition) -> Option<i64> {
+        self.partitions.get(&partition)?.offsets.first_open()
     }
 
     /// Whether something of the partition is with a worker.

@@ -41,6 +41,11 @@ impl Offsets {
         }
     }
 
+    pub(super) fn first_open(&self) -> Option<i64> {
+        // What is done at the front is taken away at once.
+        self.open.front().map(|(offset, _)| *offset)
+    }
+
     /// How many offsets lie between the first open one and the last.
     pub(super) fn span(&self) -> usize {
         self.open.len()

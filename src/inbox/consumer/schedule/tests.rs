@@ -10,10 +10,20 @@ use proptest::prelude::*;
 use super::*;
 
 const LIMITS: Limits = Limits {
-    messages: 20,
-    bytes: 2_000,
-    span: 40,
+    partition: Load {
+        messages: 20,
+        bytes: 2_000,
+        span: 40,
+    },
+    all: Load {
+        messages: 30,
+        bytes: 3_000,
+        span: 80,
+    },
 };
+
+/// A read brings at most so many messages, and is followed by a look at the pressure.
+const READ: u8 = 7;
 
 const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(10),
@@ -101,9 +111,9 @@ impl Model {
         if !topic.ours || topic.paused {
             return;
         }
-        for _ in 0..self.rng.u8(1..8) {
+        for _ in 0..self.rng.u8(1..=READ) {
             let Some((&offset, order)) = topic.log.range(topic.read..).next() else {
-                return;
+                break;
             };
             topic.read = offset + 1;
             topic.open.insert(offset);
@@ -111,6 +121,7 @@ impl Model {
             self.schedule
                 .admit(partition, offset, order.clone(), 50, offset);
         }
+        self.press();
     }
 
     fn take(&mut self) {
@@ -250,8 +261,7 @@ impl Model {
             self.topics[partition.number as usize].paused = pause;
         }
         for (number, topic) in self.topics.iter().enumerate() {
-            // A read brings up to 8 at a time, and only between two looks at the pressure.
-            let full = topic.open.len() >= LIMITS.messages;
+            let full = topic.open.len() >= LIMITS.partition.messages;
             assert!(
                 !topic.ours || !full || topic.paused,
                 "partition {number} is full"
@@ -262,6 +272,10 @@ impl Model {
                 "{number} never goes on"
             );
         }
+        let held: usize = self.topics.iter().map(|topic| topic.open.len()).sum();
+        // Each partition, and the one that reached the half, can be one read above.
+        let above = (self.topics.len() + 1) * usize::from(READ);
+        assert!(held <= LIMITS.all.messages + above, "{held} are held");
     }
 
     /// Everything that was produced takes effect, and is committed, without any more failures.
@@ -369,4 +383,44 @@ fn a_message_that_comes_again_is_taken_once_and_loses_no_other() {
     // A topic that was made anew starts from below.
     schedule.admit(partition(0), 3, key(b"a"), 1, 3);
     assert_eq!(offsets(&schedule.next_batch(10)), [3]);
+}
+
+#[test]
+fn many_partitions_hold_no_more_together_and_a_stuck_one_takes_no_other_s_share() {
+    const MANY: i32 = 50;
+    let limits = Limits {
+        partition: Load {
+            messages: 1_000,
+            bytes: usize::MAX,
+            span: usize::MAX,
+        },
+        all: Load {
+            messages: 2_000,
+            bytes: usize::MAX,
+            span: usize::MAX,
+        },
+    };
+    let mut schedule = Schedule::new(limits, BACKOFF);
+    (0..MANY).for_each(|number| schedule.assign(partition(number)));
+    let mut paused = BTreeSet::new();
+    let mut held = [0; MANY as usize];
+    // The first takes all it gets, then the others; nothing is ever done.
+    for number in 0..MANY {
+        for offset in 0..2_000 {
+            for (partition, pause) in schedule.take_pressure() {
+                match pause {
+                    true => paused.insert(partition),
+                    false => paused.remove(&partition),
+                };
+            }
+            if paused.contains(&partition(number)) {
+                break;
+            }
+            schedule.admit(partition(number), offset, key(b"stuck"), 1, offset);
+            held[number as usize] += 1;
+        }
+    }
+    assert_eq!(held[0], 1_000, "alone it may fill its own buffer");
+    assert_eq!(held[1..], [20; MANY as usize - 1], "everybody has a share");
+    assert!(held.iter().sum::<usize>() <= limits.all.messages);
 }
