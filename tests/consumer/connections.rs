@@ -1,12 +1,14 @@
 //! Handlers and the connection they are lent: lost under them, broken by them, their transaction ended.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use outboxd::inbox::consumer::{Event, HandlerResult, Tx};
 use outboxd::local::{PostgresRelease, StopMode};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::Executor as _;
+use sqlx::postgres::PgPoolOptions;
 use tokio::sync::mpsc;
 
 use super::stage::{Running, Stage, Step, note, soon};
@@ -177,4 +179,62 @@ async fn after_a_handler_ended_the_transaction_of_a_batch_every_event_is_handled
     consumer.stop().await;
     assert_eq!(stage.number("select count(*) from effects").await, 20 + 39);
     assert_eq!(stage.counted("dead_lettered"), 2);
+}
+
+/// One thread, so that all it logs is heard.
+#[tokio::test]
+async fn a_pool_smaller_than_the_workers_is_told_of_and_is_no_outage() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _heard = tracing::subscriber::set_default(subscriber);
+    let stage = Stage::new("small_pool", 1).await;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(1))
+        .connect_lazy(&stage.url)
+        .expect("a pool");
+    let slowly = |mut tx: Tx, event: Event<Step>| async move {
+        note(&mut tx, &event.data).await?;
+        // Longer than anybody waits for a connection.
+        sqlx::query("select pg_sleep(2.5)")
+            .execute(&mut *tx)
+            .await?;
+        Ok(())
+    };
+    let one = 1.try_into().expect("not zero");
+    let consumer = stage.consumer_on(pool).batch(one).on("step", slowly);
+    let consumer = Running::start(consumer);
+    produce(&stage, 3).await;
+    stage.committed(1, 3).await;
+    consumer.stop().await;
+
+    let log = log.text();
+    assert!(
+        log.contains("fewer connections than the consumer has workers"),
+        "{log}"
+    );
+    assert!(!log.contains("service is unreachable"), "{log}");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("the log")).into_owned()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("the log").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

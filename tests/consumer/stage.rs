@@ -101,7 +101,12 @@ impl Stage {
 
     /// A consumer of the topic without handlers.
     pub fn consumer(&self) -> Consumer {
-        Consumer::new(&self.name, self.pool.clone())
+        self.consumer_on(self.pool.clone())
+    }
+
+    /// The same with these connections.
+    pub fn consumer_on(&self, pool: PgPool) -> Consumer {
+        Consumer::new(&self.name, pool)
             .kafka([
                 ("bootstrap.servers", self.bootstrap),
                 ("session.timeout.ms", "6000"),

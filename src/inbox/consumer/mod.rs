@@ -102,10 +102,11 @@ pub use crate::inbox::Tx;
 pub use event::{Event, FromPayload, NotOfType, Raw};
 pub use handler::{HandlerError, HandlerResult};
 pub use metrics::Metrics;
+pub use properties::PropertyError;
 pub use record::{Place, Record};
 pub use upcast::UpcastCycle;
 
-/// Each has one transaction at a time, so the pool must have as many connections.
+/// Each has one transaction, and so one connection of the pool, at a time.
 const WORKERS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// Events of one transaction: enough that the commit is a small part, few enough that locks are short.
@@ -156,6 +157,12 @@ pub enum ConsumerError {
     Incomplete {
         consumer: String,
         missing: &'static str,
+    },
+    #[error("consumer \"{consumer}\"")]
+    Property {
+        consumer: String,
+        #[source]
+        source: PropertyError,
     },
     #[error("kafka's client of consumer \"{consumer}\"")]
     Kafka {
@@ -292,7 +299,8 @@ impl Consumer {
         self
     }
 
-    /// Transactions at a time (default 4). The pool must have as many connections.
+    /// Transactions at a time (default 4), and no more than the pool has connections. Connections that
+    /// handlers take from the same pool come on top.
     pub fn workers(mut self, workers: NonZeroUsize) -> Consumer {
         self.workers = workers;
         self
@@ -414,7 +422,7 @@ impl Consumer {
         )
         .map_err(kafka)?;
         let settings = Settings {
-            workers: self.workers.get(),
+            workers: self.usable_workers(),
             batch: self.batch.get(),
             limits: self.limits,
             backoff: self.backoff,
@@ -439,8 +447,30 @@ impl Consumer {
         Ok(Dispatcher::new(settings, worker, feed))
     }
 
+    /// A worker that waits for a connection until the pool gives up would take that for an outage.
+    fn usable_workers(&self) -> usize {
+        let workers = self.workers.get();
+        let connections = self.pool.options().get_max_connections();
+        let usable = workers.min(usize::try_from(connections).unwrap_or(usize::MAX));
+        if usable < workers {
+            tracing::warn!(
+                consumer = self.name,
+                workers,
+                connections,
+                "the pool has fewer connections than the consumer has workers, so some stay idle"
+            );
+        }
+        usable
+    }
+
     fn check(&self) -> Result<(), ConsumerError> {
         self.upcasters.check()?;
+        self.properties
+            .check()
+            .map_err(|source| ConsumerError::Property {
+                consumer: self.name.clone(),
+                source,
+            })?;
         let missing = if self.topics.is_empty() {
             "no topics to read"
         } else if !self.properties.0.contains_key("bootstrap.servers") {
@@ -462,7 +492,25 @@ impl Consumer {
 #[cfg(test)]
 mod tests {
     use super::decode::{Decoded, Payload};
+    use super::{Consumer, ConsumerError};
     use crate::inbox::EventId;
+    use crate::outage::chain;
+
+    #[tokio::test]
+    async fn the_protocol_of_a_group_that_a_consumer_cannot_speak_is_refused_by_name() {
+        let pool = sqlx::PgPool::connect_lazy("postgres://localhost").expect("a pool");
+        let consumer = Consumer::new("billing", pool)
+            .kafka([("bootstrap.servers", "b"), ("group.protocol", "consumer")])
+            .topics(["t"])
+            .reject_unhandled();
+        let refused = consumer.check().expect_err("refused");
+        assert!(matches!(refused, ConsumerError::Property { .. }));
+        assert_eq!(
+            chain(&refused),
+            "consumer \"billing\": kafka property group.protocol: must be \"classic\", \
+             since the consumer takes part in assigning partitions, is \"consumer\""
+        );
+    }
 
     /// An event of this type, version and data.
     pub(super) fn decoded(event_type: &str, event_version: &str, data: &str) -> Decoded {

@@ -26,11 +26,33 @@ const CONSUMER_ONLY: [&str; 11] = [
     "session.",
 ];
 
+/// A property that a consumer cannot work with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("kafka property {name}: must be {rule}, is \"{value}\"")]
+pub struct PropertyError {
+    pub name: &'static str,
+    pub rule: &'static str,
+    pub value: String,
+}
+
 /// What the application gave.
 #[derive(Debug, Default)]
 pub(super) struct Properties(pub(super) BTreeMap<String, String>);
 
 impl Properties {
+    /// librdkafka takes some properties that the runtime cannot do without only with others.
+    pub(super) fn check(&self) -> Result<(), PropertyError> {
+        let name = "group.protocol";
+        match self.0.get(name) {
+            Some(value) if value != "classic" => Err(PropertyError {
+                name,
+                rule: "\"classic\", since the consumer takes part in assigning partitions",
+                value: value.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The properties of any client.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
