@@ -91,11 +91,8 @@ async fn an_event_that_crashes_the_server_is_a_dead_letter_and_its_mates_are_not
     only_the_guilty_one_is_a_dead_letter(&stage, consumer, "the connection was lost: ").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_under_a_handler_is_no_attempt() {
-    let options = services::postgres_options(PostgresRelease::NEWEST);
-    let mut server = services::private_postgres(options).await;
-    let stage = Stage::on(&server.url("postgres"), "outage", 1).await;
+/// A consumer that is allowed one attempt, whose handler hangs the first time it runs; and when it does.
+async fn hanging_once(stage: &Stage) -> Running {
     let (begun, mut beginning) = mpsc::unbounded_channel();
     let first = Arc::new(AtomicBool::new(true));
     let handler = move |mut tx: Tx, event: Event<Step>| {
@@ -113,15 +110,37 @@ async fn an_outage_under_a_handler_is_no_attempt() {
     let consumer = Running::start(stage.consumer().attempts(one).on("step", handler));
     stage.produce(&[("a", 1)]).await;
     soon("the handler", beginning.recv()).await;
+    consumer
+}
 
-    server
-        .restart(StopMode::Immediate)
-        .await
-        .expect("restarting");
+async fn it_took_effect_and_nobody_counted(stage: &Stage, consumer: Running) {
     stage.committed(1, 1).await;
     consumer.stop().await;
     assert_eq!(stage.effects_of("a").await, [1]);
     assert_eq!(stage.counted("dead_lettered"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_under_a_handler_is_no_attempt() {
+    let options = services::postgres_options(PostgresRelease::NEWEST);
+    let mut server = services::private_postgres(options).await;
+    let stage = Stage::on(&server.url("postgres"), "outage", 1).await;
+    let consumer = hanging_once(&stage).await;
+    let restarted = server.restart(StopMode::Immediate).await;
+    restarted.expect("restarting");
+    it_took_effect_and_nobody_counted(&stage, consumer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_somebody_ends_under_a_handler_is_no_attempt() {
+    let stage = Stage::new("ended", 1).await;
+    let consumer = hanging_once(&stage).await;
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity \
+               where wait_event = 'PgSleep' and datname = current_database()";
+    stage
+        .until(&format!("select count(*) from ({end}) as ended"), 1)
+        .await;
+    it_took_effect_and_nobody_counted(&stage, consumer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,6 +198,24 @@ async fn after_a_handler_ended_the_transaction_of_a_batch_every_event_is_handled
     consumer.stop().await;
     assert_eq!(stage.number("select count(*) from effects").await, 20 + 39);
     assert_eq!(stage.counted("dead_lettered"), 2);
+}
+
+/// Batches, claims, isolation, dead letters: all there is, on the oldest release that is supported.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_runtime_works_on_the_oldest_postgres() {
+    for (sql, reason) in [
+        ("select 1 / 0", "division by zero"),
+        ("commit", "the handler must not commit its transaction"),
+        (
+            "select pg_terminate_backend(pg_backend_pid())",
+            "the connection was lost: ",
+        ),
+    ] {
+        let stage = Stage::on_server(services::postgres_13().await, "oldest", 1).await;
+        produce(&stage, 40).await;
+        let consumer = sending(&stage, sql);
+        only_the_guilty_one_is_a_dead_letter(&stage, consumer, reason).await;
+    }
 }
 
 /// One thread, so that all it logs is heard.

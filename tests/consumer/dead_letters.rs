@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::stage::{Running, Stage, Step, note, noting};
+use crate::support::services;
 
 /// A consumer that fails for n = 13 until it is mended.
 fn superstitious(stage: &Stage, mended: &Arc<AtomicBool>) -> Consumer {
@@ -203,6 +204,77 @@ async fn what_nobody_can_read_is_told_from_the_same_offset_of_a_topic_that_was_m
         stage.outcome(ids[1]).await.as_deref(),
         Some("dead_lettered")
     );
+}
+
+/// The topic is there and takes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_dead_letter_topic_takes_nothing_the_event_waits_and_other_keys_flow() {
+    let stage = Stage::new("dlq_outage", 1).await;
+    let topic = format!("{}-dead-letters", stage.name);
+    let unusable = [("max.message.bytes", "1")];
+    services::create_topic(stage.bootstrap, &topic, 1, &unusable).await;
+    let mended = Arc::new(AtomicBool::new(false));
+    let attempts = 1.try_into().expect("not zero");
+    let consumer = superstitious(&stage, &mended).attempts(attempts);
+    let consumer = Running::start(consumer);
+    let ids = stage
+        .produce(&[("a", 13), ("a", 14), ("b", 15), ("c", 16)])
+        .await;
+    stage.effects(2).await;
+    for n in 17..60 {
+        stage.produce(&[("b", n), ("c", n)]).await;
+    }
+    stage.effects(2 + 86).await;
+    assert!(stage.effects_of("a").await.is_empty(), "its key waits");
+    assert_eq!(stage.outcome(&ids[0].to_string()).await, None);
+    assert_eq!(stage.committed_now(1), 0);
+    assert_eq!(stage.counted("dead_lettered"), 0);
+
+    // Without it, the consumer makes one of its own.
+    services::delete_topic(stage.bootstrap, &topic).await;
+    stage.committed(1, 4 + 86).await;
+    consumer.stop().await;
+    assert_eq!(stage.effects_of("a").await, [14]);
+    let outcome = stage.outcome(&ids[0].to_string()).await;
+    assert_eq!(outcome.as_deref(), Some("dead_lettered"));
+    assert_eq!(stage.dead_letters().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_that_is_not_text_goes_to_the_dead_letters_and_back_byte_for_byte() {
+    const BYTES: &[u8] = b"\xff\x00\xfe";
+    let stage = Stage::new("bytes", 1).await;
+    let mended = Arc::new(AtomicBool::new(false));
+    let handler = {
+        let mended = Arc::clone(&mended);
+        move |mut tx: Tx, event: Event<Step>| {
+            let mended = mended.load(Ordering::SeqCst);
+            async move {
+                let record = &event.record;
+                assert_eq!(record.header("picture"), Some(BYTES));
+                assert_eq!(record.header_text("picture"), None);
+                assert_eq!(record.header("nothing"), Some(b"".as_slice()));
+                note(&mut tx, &event.data).await?;
+                match mended {
+                    true => Ok(()),
+                    false => Err(HandlerError::reject("not yet")),
+                }
+            }
+        }
+    };
+    let consumer = Running::start(stage.consumer().on("step", handler));
+    let headers = [("picture", BYTES), ("nothing", b"")];
+    let id = stage.produce_with_headers("a", 1, &headers).await;
+    stage.committed(1, 1).await;
+    let letters = stage.dead_letters();
+    assert_eq!(letters[0].header("dlq-reason"), Some("not yet"));
+
+    mended.store(true, Ordering::SeqCst);
+    succeeds(&stage, &["show", &id.to_string()]).await;
+    succeeds(&stage, &["redrive", &id.to_string()]).await;
+    stage.effects(1).await;
+    consumer.stop().await;
+    assert_eq!(stage.counted("dead_lettered"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

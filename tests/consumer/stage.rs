@@ -135,7 +135,21 @@ impl Stage {
             .await;
     }
 
+    /// Produces one event of type "step" with these headers.
+    pub async fn produce_with_headers(&self, key: &str, n: i64, headers: &[(&str, &[u8])]) -> Uuid {
+        let id = Uuid::now_v7();
+        let body = step(id, key, n).into_bytes();
+        self.send_bytes(key, Some(body), headers).await;
+        id
+    }
+
     pub async fn send(&self, key: &str, value: Option<Vec<u8>>, headers: &[(&str, &str)]) {
+        let headers = headers.iter().map(|(key, value)| (*key, value.as_bytes()));
+        let headers: Vec<(&str, &[u8])> = headers.collect();
+        self.send_bytes(key, value, &headers).await;
+    }
+
+    async fn send_bytes(&self, key: &str, value: Option<Vec<u8>>, headers: &[(&str, &[u8])]) {
         let mut all = OwnedHeaders::new();
         for (key, value) in headers {
             let value = Some(*value);

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use outboxd::local::PostgresRelease;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection, Row};
 
-use super::{InboxDatabase, both, claim, text};
+use super::{InboxDatabase, both, claim, outboxd, succeeds, text};
 use crate::support::fixture::{PATIENCE, boolean, connect, execute, number};
+use crate::support::pgbouncer::PgBouncer;
+use crate::support::services;
 
 const LEVELS: [&str; 3] = ["read committed", "repeatable read", "serializable"];
 
@@ -261,4 +265,47 @@ async fn batches_in_any_order_from_many_connections_never_deadlock() {
         }
         assert_eq!(new, IDS * ROUNDS, "{release}: each id was new once");
     }
+}
+
+/// In plain SQL, as any language can send it: two servers' sessions for six clients.
+#[tokio::test]
+async fn claims_through_a_pooler_in_transaction_mode_take_every_event_once() {
+    const EVENTS: usize = 200;
+    let server = services::private_postgres(services::postgres_options(PostgresRelease::NEWEST));
+    let server = server.await;
+    let url = server.url("postgres");
+    let migrated = outboxd(&["migrate", "--inbox", "--postgres-url", &url]);
+    succeeds(&migrated);
+    let pooler = PgBouncer::start(server.port()).await;
+    let claimers: Vec<_> = (0..6u64)
+        .map(|seed| {
+            let options: PgConnectOptions = pooler.url("postgres").parse().expect("a url");
+            let options = options.extra_float_digits(None).statement_cache_capacity(0);
+            tokio::spawn(async move {
+                let mut connection = options.connect().await.expect("connecting");
+                let mut events: Vec<usize> = (0..EVENTS).collect();
+                fastrand::Rng::with_seed(seed).shuffle(&mut events);
+                let mut new = Vec::new();
+                for event in events {
+                    let claim = format!("select inbox_claim('billing', 'e{event}')");
+                    execute(&mut connection, "begin").await;
+                    let row = connection
+                        .fetch_one(sqlx::raw_sql(AssertSqlSafe(claim)))
+                        .await;
+                    let answer: String = row.expect("an answer").get(0);
+                    execute(&mut connection, "commit").await;
+                    if answer == "new" {
+                        new.push(event);
+                    }
+                }
+                new
+            })
+        })
+        .collect();
+    let mut taken = Vec::new();
+    for claimer in claimers {
+        taken.extend(claimer.await.expect("no panic"));
+    }
+    taken.sort_unstable();
+    assert_eq!(taken, (0..EVENTS).collect::<Vec<_>>());
 }

@@ -5,6 +5,7 @@ mod helper;
 mod prune;
 mod roles;
 mod size;
+mod status;
 mod topics;
 
 use std::process::{Command, Output};

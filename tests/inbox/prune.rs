@@ -249,6 +249,29 @@ async fn rows_under_a_lock_are_left_for_the_next_run() {
 }
 
 #[tokio::test]
+async fn a_batch_that_takes_too_long_is_made_smaller_until_it_does_not() {
+    for (release, database) in both().await {
+        remember(&database, "c", "old-", 64, "20").await;
+        // A slow disk: 64 rows take longer than the time that a batch has, and 8 do not.
+        let slow = "create function wait() returns trigger language plpgsql as \
+                    $$ begin perform pg_sleep(0.05); return old; end $$; \
+                    create trigger slow before delete on processed_events \
+                    for each row execute function wait()";
+        let mut connection = database.connect().await;
+        execute(&mut connection, slow).await;
+        let prune = Prune {
+            batch_rows: std::num::NonZeroU32::MIN.saturating_add(63),
+            lock_timeout: Duration::from_millis(1_500),
+            ..Prune::after(14 * DAY)
+        };
+        let pruned = inbox("c").prune(&mut connection, &prune).await;
+        let pruned = pruned.unwrap_or_else(|error| panic!("{release}: {error:?}"));
+        assert_eq!(pruned.deleted, 64, "{release}");
+        assert_eq!(remembered(&database, "c").await, 0, "{release}");
+    }
+}
+
+#[tokio::test]
 async fn a_row_sent_back_is_remembered_anew_and_a_claim_beside_the_pruner_is_right() {
     let database = InboxDatabase::new("inbox_redriven").await;
     remember(&database, "c", "old-", 1, "20").await;
