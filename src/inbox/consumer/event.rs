@@ -7,7 +7,6 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 
 use super::decode::{Decoded, Payload};
-use super::handler::HandlerError;
 use super::record::Record;
 use crate::inbox::EventId;
 
@@ -85,9 +84,9 @@ impl<T: DeserializeOwned + Send> FromPayload for T {
 pub(super) fn event<T: FromPayload>(
     decoded: Decoded,
     record: Arc<Record>,
-) -> Result<Event<T>, HandlerError> {
+) -> Result<Event<T>, NotOfType> {
     Ok(Event {
-        data: T::from_payload(decoded.payload).map_err(HandlerError::reject)?,
+        data: T::from_payload(decoded.payload)?,
         id: decoded.id,
         event_type: decoded.event_type,
         event_version: decoded.event_version,

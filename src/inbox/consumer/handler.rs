@@ -7,10 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::decode::Decoded;
-use super::event::{FromPayload, event};
+use super::event::{Event, FromPayload, event};
 use super::record::Record;
 use crate::inbox::Tx;
-use crate::inbox::consumer::Event;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -103,7 +102,7 @@ impl Routes {
             Ok(event) => Box::pin(handler(tx, event)),
             Err(error) => {
                 drop(tx);
-                Box::pin(std::future::ready(Err(error)))
+                Box::pin(std::future::ready(Err(HandlerError::reject(error))))
             }
         });
         let before = self.handlers.insert(event_type.to_owned(), erased);

@@ -61,6 +61,7 @@
 //! `outboxd inbox dlq` shows dead letters, sends them back or gives them up.
 
 mod aside;
+mod attempt;
 mod dead_letter;
 pub mod decode;
 mod dispatcher;

@@ -8,9 +8,10 @@
 //!   many messages of each as are there.
 //! * A message that failed waits with its key, then goes alone, until it is done; other keys flow on.
 //! * A partition that holds too much is paused, and so is one that holds more than its share when all
-//!   together hold too much. A revoked one is forgotten, and what is still at work for
-//!   it counts for nothing when it comes back.
+//!   together hold too much. A revoked one is forgotten, and what is still at work for it counts for
+//!   nothing when it comes back.
 
+mod job;
 mod offsets;
 mod pressure;
 #[cfg(test)]
@@ -18,19 +19,12 @@ mod tests;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use offsets::Offsets;
 
+pub use job::{Job, Order, Outcome, Partition};
 pub use pressure::{Limits, Load};
-
-/// A partition of a topic that was given a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Partition {
-    pub topic: u32,
-    pub number: i32,
-}
 
 /// How long a failing key waits: doubled with every failure.
 #[derive(Debug, Clone, Copy)]
@@ -46,50 +40,7 @@ impl Backoff {
     }
 }
 
-/// What orders messages.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Order {
-    Key(Arc<[u8]>),
-    /// A message without a key, by its offset.
-    None(i64),
-}
-
 type KeyName = (Partition, Order);
-
-/// One message handed to a worker.
-#[derive(Debug, Clone)]
-pub struct Job<T> {
-    pub partition: Partition,
-    /// Of the assignment of the partition, so that a late result meets no later one.
-    generation: u64,
-    order: Order,
-    pub offset: i64,
-    /// How often it has failed before.
-    pub failures: u32,
-    /// It failed or could not be tried the last time, and goes alone.
-    pub suspect: bool,
-    pub item: T,
-}
-
-impl<T> Job<T> {
-    /// Whether both have an order among each other.
-    pub fn is_of_same_key<U>(&self, other: &Job<U>) -> bool {
-        self.partition == other.partition && self.order == other.order
-    }
-}
-
-/// What became of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its effect is committed, or there is none to be had.
-    Done,
-    /// It failed: its key waits, and it goes alone.
-    Failed,
-    /// It could not be tried, or what comes after it could not: its key waits, and this is no failure.
-    Blocked,
-    /// It was not tried: it is ready again.
-    NotTried,
-}
 
 #[derive(Debug)]
 struct Message<T> {
