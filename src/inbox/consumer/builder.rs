@@ -76,6 +76,9 @@ pub struct Consumer {
 
 impl Consumer {
     /// `name` is the identity of all that was processed, and Kafka's group unless that is set.
+    ///
+    /// `pool`: connections of their own, or of a pooler in session mode. Statements are prepared by name,
+    /// which PgBouncer in transaction mode mixes up.
     pub fn new(name: impl Into<String>, pool: PgPool) -> Consumer {
         Consumer {
             name: name.into(),
