@@ -44,7 +44,7 @@ impl Properties {
     pub(super) fn check(&self) -> Result<(), PropertyError> {
         let name = "group.protocol";
         match self.0.get(name) {
-            Some(value) if value != "classic" => Err(PropertyError {
+            Some(value) if !value.eq_ignore_ascii_case("classic") => Err(PropertyError {
                 name,
                 rule: "\"classic\", since the consumer takes part in assigning partitions",
                 value: value.clone(),
