@@ -7,8 +7,8 @@ use std::time::Duration;
 use outboxd::inbox::consumer::{Event, HandlerResult, Tx};
 use outboxd::local::{PostgresRelease, StopMode};
 use rustix::process::{Pid, Signal, kill_process};
-use sqlx::Executor as _;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection as _, Executor as _};
 use tokio::sync::mpsc;
 
 use super::stage::{Running, Stage, Step, note, soon};
@@ -156,6 +156,30 @@ async fn a_handler_that_commits_or_rolls_back_by_itself_has_failed_and_its_mates
         let consumer = sending(&stage, sql);
         only_the_guilty_one_is_a_dead_letter(&stage, consumer, reason).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_may_use_savepoints_and_cursors_of_its_own() {
+    let stage = Stage::new("savepoints", 1).await;
+    produce(&stage, 40).await;
+    let handler = |mut tx: Tx, event: Event<Step>| async move {
+        note(&mut tx, &event.data).await?;
+        let mut attempt = tx.begin().await?;
+        let failed = attempt.execute("insert into effects (n) values (1 / 0)");
+        assert!(failed.await.is_err());
+        attempt.rollback().await?;
+        let mut inner = tx.begin().await?;
+        inner
+            .execute("declare mine cursor for select 1; fetch mine; close mine")
+            .await?;
+        inner.commit().await?;
+        HandlerResult::Ok(())
+    };
+    let consumer = Running::start(stage.consumer().on("step", handler));
+    stage.committed(1, 40).await;
+    consumer.stop().await;
+    assert_eq!(stage.number("select count(*) from effects").await, 40);
+    assert_eq!(stage.counted("retried"), 0);
 }
 
 /// It says that all is well, and what it does next would be committed without a claim.
