@@ -97,6 +97,7 @@ impl Inbox {
     ) -> Result<Claim, InboxError> {
         let action = || format!("claiming an event for consumer \"{}\"", self.consumer);
         let query = sqlx::query(AssertSqlSafe(self.statements.claim.clone()))
+            .persistent(false)
             .bind(self.consumer.as_str())
             .bind(event.id.as_str())
             .bind(event.created_micros());
@@ -156,6 +157,7 @@ impl Inbox {
             .map(|event| (event.id.as_str(), event.created_micros()))
             .unzip();
         let query = sqlx::query(AssertSqlSafe(self.statements.claim_batch.clone()))
+            .persistent(false)
             .bind(self.consumer.as_str())
             .bind(ids)
             .bind(times);

@@ -99,6 +99,7 @@ impl Outcomes {
         id: &EventId,
     ) -> Result<bool, InboxError> {
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.dead_letter)))
+            .persistent(false)
             .bind(self.consumer.as_str())
             .bind(id.as_str());
         let done = (&mut **tx).execute(query).await;
@@ -117,6 +118,7 @@ impl Outcomes {
     ) -> Result<HashMap<String, State>, InboxError> {
         let action = "asking for the states of events";
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.states)))
+            .persistent(false)
             .bind(self.consumer.as_str())
             .bind(ids);
         let rows = connection.fetch_all(query).await;
@@ -145,6 +147,7 @@ impl Outcomes {
         state: State,
     ) -> Result<bool, InboxError> {
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.change)))
+            .persistent(false)
             .bind(self.consumer.as_str())
             .bind(id)
             .bind(state.as_str());

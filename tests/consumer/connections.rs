@@ -7,11 +7,12 @@ use std::time::Duration;
 use outboxd::inbox::consumer::{Event, HandlerResult, Tx};
 use outboxd::local::{PostgresRelease, StopMode};
 use rustix::process::{Pid, Signal, kill_process};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _};
 use tokio::sync::mpsc;
 
 use super::stage::{Running, Stage, Step, note, soon};
+use crate::support::pgbouncer::PgBouncer;
 use crate::support::services;
 
 /// So many events, each of a key of its own, that one worker has them in one batch.
@@ -240,6 +241,58 @@ async fn the_runtime_works_on_the_oldest_postgres() {
         let consumer = sending(&stage, sql);
         only_the_guilty_one_is_a_dead_letter(&stage, consumer, reason).await;
     }
+}
+
+/// With what sqlx needs there, and two connections to the server for four workers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_runtime_works_behind_a_pooler_in_transaction_mode() {
+    let options = services::postgres_options(PostgresRelease::NEWEST);
+    let server = services::private_postgres(options).await;
+    let pooler = PgBouncer::start(server.port()).await;
+    let stage = Stage::on(&server.url("postgres"), "pooler", 3).await;
+    let options: PgConnectOptions = pooler.url("postgres").parse().expect("a url");
+    let options = options.extra_float_digits(None).statement_cache_capacity(0);
+    let pool = PgPoolOptions::new()
+        .max_connections(8)
+        .connect_lazy_with(options);
+    let handler = |mut tx: Tx, event: Event<Step>| async move {
+        let noted = sqlx::query("insert into effects (key, n) values ($1, $2)")
+            .bind(&event.data.key)
+            .bind(event.data.n)
+            .persistent(false);
+        noted.execute(&mut *tx).await?;
+        match event.data.n == 20 {
+            true => Err("20 is too much".into()),
+            false => HandlerResult::Ok(()),
+        }
+    };
+    let ten = 10.try_into().expect("not zero");
+    let consumer = stage.consumer_on(pool).batch(ten).hold_key_on_reject();
+    let consumer = Running::start(consumer.on("step", handler));
+    let steps: Vec<(String, i64)> = (0..600).map(|n| (format!("k{}", n % 60), n)).collect();
+    let steps: Vec<(&str, i64)> = steps.iter().map(|(key, n)| (key.as_str(), *n)).collect();
+    let ids = stage.produce(&steps).await;
+    for (id, (key, n)) in ids.iter().zip(&steps).step_by(7) {
+        stage.produce_again(*id, key, *n).await;
+    }
+
+    // All but what comes after the dead letter of its key.
+    stage.effects(59 * 10).await;
+    assert!(stage.effects_of("k20").await.is_empty(), "its key is held");
+    let waiting = "select count(*) from processed_events where outcome = 'dead_lettered'";
+    stage.until(waiting, 1).await;
+    stage
+        .execute(
+            "update processed_events set outcome = 'discarded' where outcome = 'dead_lettered'",
+        )
+        .await;
+    stage.committed(3, 600 + 86).await;
+    consumer.stop().await;
+    assert_eq!(stage.number("select count(*) from effects").await, 599);
+    let inverted = "select count(*) from (select n - lag(n) over (partition by key order by id) as step \
+                    from effects) e where step <> 60";
+    assert_eq!(stage.number(inverted).await, 0);
+    assert_eq!(stage.counted("dead_lettered"), 1);
 }
 
 /// One thread, so that all it logs is heard.

@@ -124,8 +124,9 @@ impl Worker {
             return Outcome::Done;
         }
         let states = async {
-            let mut connection = self.pool.acquire().await.map_err(|error| chain(&error))?;
-            let states = self.outcomes.states(&mut connection, &[id.as_str()]).await;
+            // Behind a pooler, what is prepared outside a transaction may be gone when it is to run.
+            let mut tx = self.pool.begin().await.map_err(|error| chain(&error))?;
+            let states = self.outcomes.states(&mut tx, &[id.as_str()]).await;
             states.map_err(|error| chain(&error))
         };
         match states.await {

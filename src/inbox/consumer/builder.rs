@@ -77,8 +77,8 @@ pub struct Consumer {
 impl Consumer {
     /// `name` is the identity of all that was processed, and Kafka's group unless that is set.
     ///
-    /// `pool`: connections of their own, or of a pooler in session mode. Statements are prepared by name,
-    /// which PgBouncer in transaction mode mixes up.
+    /// `pool`: through PgBouncer in transaction mode its options need `extra_float_digits(None)` and
+    /// `statement_cache_capacity(0)`, and the handler's own queries `persistent(false)`.
     pub fn new(name: impl Into<String>, pool: PgPool) -> Consumer {
         Consumer {
             name: name.into(),

@@ -35,6 +35,7 @@ impl Worker {
         let begin = async {
             let mut tx = self.pool.begin_with(BEGIN).await?;
             let settings = sqlx::query(SETTINGS)
+                .persistent(false)
                 .bind(CLAIM_PATIENCE)
                 .bind(format!("{}ms", self.handler_timeout.as_millis()));
             let usual = settings.fetch_one(&mut *tx).await?.try_get(0)?;
@@ -51,6 +52,7 @@ pub(super) async fn set_patience(
     lock_timeout: &str,
 ) -> Result<(), Failure> {
     sqlx::query("select set_config('lock_timeout', $1, true)")
+        .persistent(false)
         .bind(lock_timeout)
         .execute(&mut **tx)
         .await
