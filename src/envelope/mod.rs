@@ -48,7 +48,7 @@ pub mod header {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
     #[error(
-        "created_at must lie between the years -9999 and 9999, is {micros} microseconds since 1970"
+        "created_at must lie between -9999-01-03 and 9999-12-30, is {micros} microseconds since 1970"
     )]
     Timestamp { micros: i64 },
     #[error("headers must be a flat JSON object of strings")]
