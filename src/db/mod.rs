@@ -3,7 +3,6 @@
 pub mod bench;
 mod catalogue;
 mod connect;
-mod grants;
 pub mod lease;
 pub mod migrate;
 pub mod outbox;
@@ -11,7 +10,7 @@ pub mod parked;
 pub mod sequence;
 
 pub use connect::{Database, Role, ServerLife, Session};
-pub use grants::Roles;
+pub use migrate::Roles;
 
 pub use crate::config::TableName;
 

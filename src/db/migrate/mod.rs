@@ -4,61 +4,28 @@
 //! own, because a newer schema can say which older relays still work with it, and because teams with
 //! their own migration tool want the very same SQL as text.
 
+mod grants;
+mod planned;
+mod steps;
+mod verify;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use super::grants::Roles;
-use super::{DbError, Session, TableName};
-use crate::config::{Config, Name, OnSent, OutboxConfig, Retention};
+use super::DbError;
+use crate::config::Config;
+
+use grants::Grants;
+use steps::{INBOX, INBOX_NAME, Migration, NOTIFY, OUTBOX, RELAY, component_name, for_table};
+
+pub use grants::Roles;
+pub use planned::{ForeignTable, PlannedOutbox};
+pub use verify::{verify, verify_inbox};
 
 /// `outb` in ASCII: the class number of every advisory lock that outboxd takes.
 pub const ADVISORY_LOCK_CLASS: i32 = 1_869_968_482;
-
-/// One step of a component's history.
-#[derive(Debug, Clone, Copy)]
-struct Migration {
-    version: i32,
-    name: &'static str,
-    /// The oldest relay, by the version it was made for, that works with the schema after this step.
-    compatible_with: i32,
-    sql: &'static str,
-}
-
-const RELAY: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "leases",
-        compatible_with: 1,
-        sql: include_str!("../../migrations/relay/0001_leases.sql"),
-    },
-    Migration {
-        version: 2,
-        name: "parked",
-        compatible_with: 1,
-        sql: include_str!("../../migrations/relay/0002_parked.sql"),
-    },
-];
-
-const OUTBOX: &[Migration] = &[Migration {
-    version: 1,
-    name: "outbox_events",
-    compatible_with: 1,
-    sql: include_str!("../../migrations/outbox/0001_outbox_events.sql"),
-}];
-
-const INBOX: &[Migration] = &[Migration {
-    version: 1,
-    name: "processed_events",
-    compatible_with: 1,
-    sql: include_str!("../../migrations/inbox/0001_processed_events.sql"),
-}];
-
-/// The inbox's component; there is one per schema.
-const INBOX_NAME: &str = "inbox";
-
-const NOTIFY: &str = include_str!("../../migrations/outbox/notify.sql");
 
 /// How long a migration waits for a lock on a table that the application uses.
 const LOCK_TIMEOUT: &str = "2s";
@@ -73,42 +40,6 @@ pub struct Plan {
     /// The consumer's side: `processed_events` and its functions.
     pub inbox: bool,
     pub roles: Roles,
-}
-
-/// One outbox table of a plan.
-#[derive(Debug, Clone)]
-pub struct PlannedOutbox {
-    pub table: TableName,
-    pub notify: bool,
-    /// The table is somebody else's: it is there, and nothing but grants is made on it.
-    pub foreign: Option<ForeignTable>,
-}
-
-/// What a relay does to a table that is not outboxd's own.
-#[derive(Debug, Clone)]
-pub struct ForeignTable {
-    /// The monotonic column.
-    pub id: Name,
-    /// The columns that a mark sets.
-    pub marks: Vec<Name>,
-    pub deletes: bool,
-}
-
-impl PlannedOutbox {
-    fn of(outbox: &OutboxConfig) -> PlannedOutbox {
-        PlannedOutbox {
-            table: outbox.table.clone(),
-            notify: outbox.notify,
-            foreign: outbox.mapping.as_ref().map(|mapping| ForeignTable {
-                id: mapping.columns.id.clone(),
-                marks: match outbox.on_sent {
-                    OnSent::Mark => mapping.marked_columns().cloned().collect(),
-                    OnSent::Delete => Vec::new(),
-                },
-                deletes: outbox.on_sent == OnSent::Delete || outbox.retention != Retention::Forever,
-            }),
-        }
-    }
 }
 
 /// The history of one part of the schema.
@@ -222,12 +153,17 @@ impl Plan {
                 for_table(NOTIFY, outbox.table.name.as_str())
             );
         }
-        sql.push_str(&self.grants());
+        let grants = Grants {
+            schema: &self.schema,
+            schemas: self.schemas(),
+            outboxes: &self.outboxes,
+        };
+        sql.push_str(&grants.sql(&self.roles));
         sql
     }
 
     /// The schemas of what the plan makes.
-    pub(super) fn schemas(&self) -> BTreeSet<&str> {
+    fn schemas(&self) -> BTreeSet<&str> {
         let tables = self.own_tables().map(|outbox| &outbox.table);
         std::iter::once(self.schema.as_str())
             .chain(tables.map(|table| table.schema.as_str()))
@@ -235,7 +171,7 @@ impl Plan {
     }
 
     /// The outbox tables that outboxd makes.
-    pub(super) fn own_tables(&self) -> impl Iterator<Item = &PlannedOutbox> {
+    fn own_tables(&self) -> impl Iterator<Item = &PlannedOutbox> {
         let outboxes = self.outboxes.iter();
         outboxes.filter(|outbox| outbox.foreign.is_none())
     }
@@ -344,137 +280,4 @@ impl Plan {
 
 fn lock() -> String {
     format!("select pg_advisory_xact_lock({ADVISORY_LOCK_CLASS}, 0)")
-}
-
-fn component_name(table: &TableName) -> String {
-    format!("outbox {table}")
-}
-
-/// The files speak of `outbox_events` and `outbox_append`; another table gets names of its own.
-fn for_table(sql: &str, table: &str) -> String {
-    if table == "outbox_events" {
-        return sql.to_owned();
-    }
-    sql.replace("outbox_append", &format!("{table}_append"))
-        .replace("outbox_events", table)
-}
-
-/// Compares the relay's schema with what this relay was made for.
-///
-/// # Errors
-/// [`DbError::Schema`] when it is missing or older, or newer and not compatible; else what Postgres
-/// says.
-pub async fn verify(
-    session: &mut Session,
-    relay_schema: &str,
-    outbox: &OutboxConfig,
-) -> Result<(), DbError> {
-    let own = (outbox.mapping.is_none()).then(|| (component_name(&outbox.table), OUTBOX));
-    let relay = ("relay".to_owned(), RELAY);
-    let components: Vec<_> = std::iter::once(relay).chain(own).collect();
-    verify_components(session, relay_schema, &components, "run outboxd migrate").await
-}
-
-/// Compares the inbox's schema with what this program was made for.
-///
-/// # Errors
-/// As [`verify`].
-pub async fn verify_inbox(session: &mut Session, schema: &str) -> Result<(), DbError> {
-    let components = [(INBOX_NAME.to_owned(), INBOX)];
-    verify_components(session, schema, &components, "run outboxd migrate --inbox").await
-}
-
-async fn verify_components(
-    session: &mut Session,
-    schema: &str,
-    components: &[(String, &[Migration])],
-    remedy: &str,
-) -> Result<(), DbError> {
-    let action = || DbError::query("comparing the schema's version");
-    let query = session
-        .query(&"select to_regclass($1) is not null".into())
-        .bind(format!("\"{schema}\".outboxd_migrations"));
-    let exists: bool = session
-        .fetch_one(query)
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(action())?;
-    if !exists {
-        return Err(DbError::Schema(format!(
-            "schema \"{schema}\" has no table outboxd_migrations: {remedy}"
-        )));
-    }
-    for (name, steps) in components {
-        let sql = format!(
-            "select coalesce(max(version), 0), coalesce(max(compatible_with), 0) \
-             from \"{schema}\".outboxd_migrations where component = $1"
-        );
-        let query = session.query(&sql.into()).bind(name.clone());
-        let row = session.fetch_one(query).await.map_err(action())?;
-        let (version, compatible_with): (i32, i32) = (
-            row.try_get(0).map_err(action())?,
-            row.try_get(1).map_err(action())?,
-        );
-        compare(name, version, compatible_with, steps.len() as i32, remedy)
-            .map_err(DbError::Schema)?;
-    }
-    Ok(())
-}
-
-/// `made_for`: the version this relay was made for.
-fn compare(
-    component: &str,
-    version: i32,
-    compatible_with: i32,
-    made_for: i32,
-    remedy: &str,
-) -> Result<(), String> {
-    if version < made_for {
-        return Err(format!(
-            "the schema of {component} must be at version {made_for}, is {version}: {remedy}"
-        ));
-    }
-    if compatible_with > made_for {
-        return Err(format!(
-            "the schema of {component} is at version {version}, which needs a relay made for version \
-             {compatible_with} or later, this one was made for {made_for}: upgrade outboxd"
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_schema_is_compared_by_version_and_by_what_it_says_of_older_relays() {
-        assert_eq!(compare("relay", 2, 2, 2, "run outboxd migrate"), Ok(()));
-        assert_eq!(
-            compare("relay", 3, 2, 2, "run outboxd migrate"),
-            Ok(()),
-            "newer but marked compatible"
-        );
-        let older = compare("relay", 1, 1, 2, "run outboxd migrate").unwrap_err();
-        assert!(older.contains("outboxd migrate"), "{older}");
-        let newer = compare("relay", 3, 3, 2, "run outboxd migrate").unwrap_err();
-        assert!(newer.contains("upgrade outboxd"), "{newer}");
-    }
-
-    #[test]
-    fn versions_are_numbered_without_gaps() {
-        for steps in [RELAY, OUTBOX, INBOX] {
-            for (index, step) in steps.iter().enumerate() {
-                assert_eq!(step.version as usize, index + 1);
-            }
-        }
-    }
-
-    #[test]
-    fn another_table_gets_names_of_its_own() {
-        let sql = for_table(OUTBOX[0].sql, "billing");
-        assert!(sql.contains("create table billing ("));
-        assert!(sql.contains("create function billing_append("));
-        assert!(!sql.contains("outbox_events"));
-    }
 }

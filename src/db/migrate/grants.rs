@@ -1,10 +1,11 @@
 //! Who may do what: the least that each role needs.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::migrate::{ForeignTable, Plan};
-use super::{TableName, literal};
-use crate::config::Name;
+use super::planned::{ForeignTable, PlannedOutbox};
+use crate::config::{Name, TableName};
+use crate::db::literal;
 
 /// Grants are made to these roles, as far as they are named.
 #[derive(Debug, Clone, Default)]
@@ -19,11 +20,19 @@ pub struct Roles {
     pub maintenance: Option<String>,
 }
 
-impl Plan {
+/// What the roles are granted rights on.
+pub(super) struct Grants<'a> {
+    /// Where outboxd's own tables are.
+    pub schema: &'a str,
+    /// The schemas of all tables that outboxd made.
+    pub schemas: BTreeSet<&'a str>,
+    pub outboxes: &'a [PlannedOutbox],
+}
+
+impl Grants<'_> {
     /// The grants of the named roles: statements that can be repeated.
-    pub(super) fn grants(&self) -> String {
+    pub fn sql(&self, roles: &Roles) -> String {
         let mut sql = String::new();
-        let roles = &self.roles;
         if let Some(role) = &roles.relay {
             self.grant_relay(role, &mut sql);
         }
@@ -39,12 +48,21 @@ impl Plan {
         sql
     }
 
+    /// The outbox tables that outboxd made.
+    fn own_tables(&self) -> impl Iterator<Item = &TableName> {
+        let own = self
+            .outboxes
+            .iter()
+            .filter(|outbox| outbox.foreign.is_none());
+        own.map(|outbox| &outbox.table)
+    }
+
     /// The relay: reads and settles events, keeps its leases, sees the sequence. It can neither insert
     /// nor change an event.
     fn grant_relay(&self, role: &str, sql: &mut String) {
-        let (role, schema) = (quote(role), &self.schema);
+        let (role, schema) = (quote(role), self.schema);
         let _ = writeln!(sql, "\n-- The relay's role.");
-        for schema in self.schemas() {
+        for schema in &self.schemas {
             let _ = writeln!(sql, "grant usage on schema \"{schema}\" to {role};");
         }
         let _ = writeln!(
@@ -57,7 +75,7 @@ impl Plan {
              grant select, insert, update, delete on \"{schema}\".outboxd_parked to {role};\n\
              grant select, insert on \"{schema}\".outboxd_decisions to {role};"
         );
-        for TableName { schema, name } in self.own_tables().map(|outbox| &outbox.table) {
+        for TableName { schema, name } in self.own_tables() {
             let _ = writeln!(
                 sql,
                 "grant select, delete, update (sent_at) on \"{schema}\".\"{name}\" to {role};"
@@ -67,7 +85,7 @@ impl Plan {
                 "grant select on sequence \"{schema}\".\"{name}_id_seq\" to {role};"
             );
         }
-        for outbox in &self.outboxes {
+        for outbox in self.outboxes {
             if let Some(foreign) = &outbox.foreign {
                 foreign.grant_relay(&outbox.table, &role, sql);
             }
@@ -76,12 +94,15 @@ impl Plan {
 
     /// The application: inserts events and nothing else, and cannot touch what the relay owns.
     fn grant_app(&self, role: &str, sql: &mut String) {
+        if self.own_tables().next().is_none() {
+            return;
+        }
         let role = quote(role);
         let _ = writeln!(sql, "\n-- The application's role.");
-        for schema in self.schemas() {
+        for schema in &self.schemas {
             let _ = writeln!(sql, "grant usage on schema \"{schema}\" to {role};");
         }
-        for TableName { schema, name } in self.own_tables().map(|outbox| &outbox.table) {
+        for TableName { schema, name } in self.own_tables() {
             let _ = writeln!(
                 sql,
                 "grant insert (event_id, aggregate_type, aggregate_id, event_type, event_version, payload, \
@@ -93,7 +114,7 @@ impl Plan {
 
     /// A consumer: claims events, and records what became of them. It forgets nothing.
     fn grant_consumer(&self, role: &str, sql: &mut String) {
-        let (role, schema) = (quote(role), &self.schema);
+        let (role, schema) = (quote(role), self.schema);
         let _ = writeln!(
             sql,
             "\n-- A consumer's role.\n\
@@ -106,7 +127,7 @@ impl Plan {
 
     /// Whoever prunes, and sees to the dead letters.
     fn grant_maintenance(&self, role: &str, sql: &mut String) {
-        let (role, schema) = (quote(role), &self.schema);
+        let (role, schema) = (quote(role), self.schema);
         let _ = writeln!(
             sql,
             "\n-- The role of maintenance: inbox status, prune and dlq.\n\
