@@ -1,33 +1,17 @@
 //! The schema: what `outboxd migrate` makes, what an application may do with it, what `run` says of one
 //! that does not fit.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use outboxd::local::{LocalPostgres, PostgresRelease};
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::support::fixture::{Fixture, boolean, connect, execute, insert, number};
+use crate::support::relay::{outboxd, succeeds};
 use crate::support::services;
-
-/// Runs `outboxd` to its end with nothing in its environment.
-fn outboxd(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
-    command.env_clear().args(arguments);
-    command.output().expect("running outboxd")
-}
 
 fn migrate(url: &str, more: &[&str]) -> Output {
     outboxd(&[&["migrate", "--postgres-url", url], more].concat())
-}
-
-fn succeeds(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{}\n{text}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
 }
 
 async fn refused(connection: &mut PgConnection, sql: &str) -> String {

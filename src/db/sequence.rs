@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sqlx::postgres::types::Oid;
 use sqlx::{Executor, Row};
 
 use super::{DbError, Session, TableName};
@@ -10,7 +11,7 @@ use crate::relay::horizon::Holder;
 /// The sequence behind an outbox's id.
 #[derive(Debug, Clone)]
 pub struct Sequence {
-    oid: sqlx::postgres::types::Oid,
+    oid: Oid,
     bound: Arc<str>,
     holders: Arc<str>,
     snapshot: Arc<str>,
@@ -123,8 +124,12 @@ impl Sequence {
         found().map_err(action())
     }
 
+    pub(super) fn oid(&self) -> Oid {
+        self.oid
+    }
+
     /// `name` is ready to stand in a statement.
-    fn of(oid: sqlx::postgres::types::Oid, name: &str) -> Sequence {
+    fn of(oid: Oid, name: &str) -> Sequence {
         Sequence {
             oid,
             bound: format!("select case when is_called then last_value else last_value - 1 end from {name}").into(),

@@ -1,6 +1,9 @@
 //! Tables that are not outboxd's: relayed and marked as they are, refused where they cannot be.
 
 mod debezium;
+mod mistakes;
+mod roles;
+mod rows;
 mod wild;
 
 use crate::support::fixture::{Fixture, execute};

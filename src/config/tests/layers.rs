@@ -302,3 +302,25 @@ fn a_list_of_hosts_becomes_one_url_each() {
         socket
     );
 }
+
+#[test]
+fn a_mapped_table_keeps_its_rows_and_has_no_timestamps_it_does_not_name() {
+    use crate::config::{EventTimestamp, Retention};
+    let columns = "[outbox.a.columns]\nid = 'Seq'\nevent_id = 'Id'\naggregate_id = 'k'\n";
+    let outbox = "[outbox.a]\nenvelope = 'raw'\ntopic = 't'\n";
+    let sent = "[outbox.a.sent]\ncolumn = 'Status'\nunsent = ' \\new'\nsent = 'S'\nat = 'At'\n";
+    let config = valid(&format!("{outbox}{columns}{sent}"), &[]);
+    let plain = &config.outboxes["a"];
+    assert_eq!(plain.retention, Retention::Forever);
+    assert_eq!(plain.timestamp, EventTimestamp::None);
+    let chosen = format!("{outbox}retention = '1d'\n{columns}created_at = 'At'\n{sent}");
+    let chosen = &valid(&chosen, &[]).outboxes["a"];
+    assert_eq!(
+        chosen.retention,
+        Retention::For(std::time::Duration::from_secs(86_400))
+    );
+    assert_eq!(chosen.timestamp, EventTimestamp::CreatedAt);
+    // What is printed reads back as itself.
+    let printed = config.redacted_toml().replace("<redacted>", "hunter2");
+    assert_eq!(valid(&printed, &[]).outboxes, config.outboxes);
+}

@@ -29,11 +29,11 @@ pub async fn shape(
 ) -> Result<Shape, DbError> {
     let name = &config.table;
     let Some(table) = Table::read(session, name).await? else {
-        return Err(DbError::Schema(format!("table {name} does not exist")));
+        return Err(DbError::Schema(format!("table {name}: does not exist")));
     };
     if let Err(kind) = table.is_table() {
         return Err(DbError::Schema(format!(
-            "{name} is {kind}, must be a table"
+            "table {name}: is {kind}, must be a table"
         )));
     }
     let asked = Asked::of(config, mapping);
@@ -44,11 +44,12 @@ pub async fn shape(
     };
     let shape = comparison.shape(&mut mistakes);
     let id = mapping.columns.id.as_str();
-    if table.column(id).is_some() {
-        let sequence = Sequence::look_up(session, name, id).await?;
-        mistakes.take(sequence);
-    }
-    mistakes.extend(obstacles::find(session, &table, &asked).await?);
+    let sequence = match table.column(id) {
+        Some(_) => mistakes.take(Sequence::look_up(session, name, id).await?),
+        None => None,
+    };
+    let sequence = sequence.map(|sequence| sequence.oid());
+    mistakes.extend(obstacles::find(session, &table, sequence, &asked).await?);
     match shape {
         // The rest asks the server to try what the shape says, which one without mistakes can be.
         Some(shape) if mistakes.0.is_empty() => {
@@ -80,6 +81,13 @@ impl<'a> Asked<'a> {
             deletes,
             expires: !deletes && config.retention != Retention::Forever,
         }
+    }
+
+    /// The columns that the statements read.
+    fn read_columns(&self) -> Vec<String> {
+        let mapped = self.mapping.columns.iter().map(|(_, column)| column);
+        let columns = mapped.chain(self.mapping.marked_columns());
+        columns.map(|name| name.as_str().to_owned()).collect()
     }
 
     /// The columns that a mark sets.

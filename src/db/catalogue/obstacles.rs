@@ -1,6 +1,7 @@
 //! What stands between a relay and the rows of a table: privileges it has not, policies that hide rows, triggers and
 //! rules that can refuse a mark.
 
+use sqlx::postgres::types::Oid;
 use sqlx::{Executor, Row};
 
 use super::Asked;
@@ -41,15 +42,28 @@ const POLICIES: &str = "with policies as ( \
 
 /// What the statements need, and the role has not.
 const PRIVILEGES: &str = "select current_user::text as role, needed from ( \
-         select 1 as n, 'SELECT' as needed \
-         where not pg_catalog.has_table_privilege($1, 'select') \
+         select 1 as n, 'USAGE on schema ' || quote_ident(n.nspname) as needed \
+         from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where c.oid = $1 and not pg_catalog.has_schema_privilege(n.oid, 'usage') \
          union all \
-         select 2, 'DELETE' where ($2 or $4) and not pg_catalog.has_table_privilege($1, 'delete') \
+         select 2, 'SELECT (' || string_agg(quote_ident(a.attname), ', ' order by a.attnum) || ')' \
+         from pg_catalog.pg_attribute a \
+         where a.attrelid = $1 and a.attname = any ($4) \
+           and not pg_catalog.has_column_privilege($1, a.attnum, 'select') \
+         having count(*) > 0 \
          union all \
-         select 3, 'UPDATE (' || quote_ident(a.attname) || ')' from pg_catalog.pg_attribute a \
+         select 3, 'UPDATE (' || string_agg(quote_ident(a.attname), ', ' order by a.attnum) || ')' \
+         from pg_catalog.pg_attribute a \
          where not $2 and a.attrelid = $1 and a.attname = any ($3) \
-           and not pg_catalog.has_column_privilege($1, a.attnum, 'update')) as lacking \
-     order by n, needed";
+           and not pg_catalog.has_column_privilege($1, a.attnum, 'update') \
+         having count(*) > 0 \
+         union all \
+         select 4, 'DELETE' where $5 and not pg_catalog.has_table_privilege($1, 'delete') \
+         union all \
+         select 5, 'SELECT on sequence ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) \
+         from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where c.oid = $6 and not pg_catalog.has_sequence_privilege(c.oid, 'select')) as lacking \
+     order by n";
 
 /// Every obstacle.
 ///
@@ -58,6 +72,7 @@ const PRIVILEGES: &str = "select current_user::text as role, needed from ( \
 pub async fn find(
     session: &mut Session,
     table: &Table,
+    sequence: Option<Oid>,
     asked: &Asked<'_>,
 ) -> Result<Vec<String>, DbError> {
     let action = || DbError::query(format!("looking for what is in the way of {}", table.name));
@@ -65,7 +80,10 @@ pub async fn find(
 
     let query = session.query(&PRIVILEGES.into());
     let query = query.bind(table.oid).bind(asked.deletes);
-    let query = query.bind(asked.marked_columns()).bind(asked.expires);
+    let query = query
+        .bind(asked.marked_columns())
+        .bind(asked.read_columns());
+    let query = query.bind(asked.deletes || asked.expires).bind(sequence);
     for row in session
         .connection()
         .fetch_all(query)

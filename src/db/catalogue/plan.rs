@@ -24,7 +24,7 @@ pub async fn missing_indexes(
     if let (true, Some(sent)) = (asked.expires, &shape.sent)
         && !is_ordered(session, shape, Some(&sent.condition)).await?
     {
-        missing.push(advice(shape, None, "sent rows, for their retention"));
+        missing.push(advice(shape, None, "sent rows, which retention walks,"));
     }
     Ok(missing)
 }

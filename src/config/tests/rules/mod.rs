@@ -1,5 +1,6 @@
 //! Tables of cases: what is set, and exactly what is said about it.
 
+mod mapping;
 mod outboxes;
 mod sections;
 mod shape;
@@ -15,7 +16,13 @@ type Case = (
 
 #[test]
 fn every_broken_rule_has_its_message() {
-    let cases = [shape::CASES, sections::CASES, outboxes::CASES].concat();
+    let cases = [
+        shape::CASES,
+        sections::CASES,
+        outboxes::CASES,
+        mapping::CASES,
+    ]
+    .concat();
     assert!(cases.len() >= 50, "{} cases", cases.len());
     for (toml, environment, expected) in cases {
         let found = messages(load(toml, environment));
