@@ -3,7 +3,9 @@
 use uuid::Uuid;
 
 use super::fixture;
-use crate::support::fixture::{Fixture, execute, number};
+use crate::support::fixture::{Fixture, execute, number, read_all};
+use crate::support::relay::{outboxd, succeeds};
+use crate::support::services;
 
 const DDL: &str = "create table outboxevent ( \
         id uuid not null primary key, \
@@ -39,49 +41,69 @@ async fn insert(fixture: &mut Fixture, id: Uuid, key: &str, payload: &str) {
         .expect("inserting an event");
 }
 
+/// What the README shows in this language below "Use a table you have".
+fn readme(language: &str) -> &'static str {
+    let readme = include_str!("../../README.md");
+    let section = readme
+        .split_once("### Use a table you have")
+        .expect("the section")
+        .1;
+    let block = section
+        .split_once(&format!("```{language}\n"))
+        .expect("a block")
+        .1;
+    block.split_once("```").expect("its end").0
+}
+
 #[tokio::test]
-async fn a_table_of_debeziums_shape_is_relayed_and_marked_as_it_is() {
-    let mut fixture = fixture("mapping_debezium", DDL, OPTIONS).await;
-    let ids: Vec<Uuid> = (0..50).map(|_| Uuid::new_v4()).collect();
-    for (index, id) in ids.iter().enumerate() {
-        insert(
-            &mut fixture,
-            *id,
-            &format!("ord_{}", index % 5),
-            "{\"a\":1}",
-        )
+async fn the_readme_relays_a_table_of_debeziums_shape() {
+    let database = services::postgres()
+        .await
+        .create_database("mapping_readme")
         .await;
-    }
-    fixture.relay.start();
-    let records = fixture.take(ids.len()).await;
-    // In the order of their keys.
-    for key in 0..5 {
-        let key = format!("ord_{key}");
-        let of_key = records
-            .iter()
-            .filter(|record| record.key.as_deref() == Some(&key));
-        let found: Vec<_> = of_key
-            .map(|record| record.header("id").expect("an id"))
-            .collect();
-        let of_key = |index: &usize| format!("ord_{}", index % 5) == key;
-        let expected: Vec<_> = (0..ids.len())
-            .filter(of_key)
-            .map(|index| ids[index].to_string())
-            .collect();
-        assert_eq!(found, expected);
-    }
-    for record in &records {
-        assert_eq!(record.value.as_deref(), Some(&b"{\"a\": 1}"[..]));
-        assert_eq!(record.headers.len(), 1);
-    }
-    fixture
-        .until("select count(*) = 0 from outboxevent where sent_at is null")
-        .await;
-    let made = "select count(*) from pg_class where relname like 'outbox%' and relkind = 'r'";
-    // The table beside the relay's own.
-    assert_eq!(number(&mut fixture.database, made).await, 5);
-    fixture.relay.stop().await;
-    assert_eq!(fixture.published(), 50);
+    let mut connection = database.connect().await;
+    // As Debezium documents it.
+    let documented = "create table outboxevent (id uuid not null, aggregatetype varchar(255) not null, \
+         aggregateid varchar(255) not null, type varchar(255) not null, payload jsonb)";
+    execute(&mut connection, documented).await;
+    let insert = "insert into outboxevent (id, aggregatetype, aggregateid, type, payload) \
+         values ('0192aaaa-0000-7000-8000-00000000000N', 'AGGREGATE', 'ord_N', 'OrderPlaced', '{\"n\":N}')";
+    let kafka = services::kafka().await;
+    let aggregate = kafka.unique_topic("readme");
+    let insert = |n: &str| insert.replace("AGGREGATE", &aggregate).replace('N', n);
+    execute(&mut connection, &insert("1")).await;
+    execute(&mut connection, readme("sql")).await;
+    execute(&mut connection, &insert("2")).await;
+
+    let config = format!("{}/readme.toml", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&config, readme("toml")).expect("writing the configuration");
+    let common = ["--config", &config, "--postgres-url", &database.url];
+    succeeds(&outboxd(&[&["migrate"], &common[..]].concat()));
+    let run = [
+        "run",
+        "--kafka",
+        kafka.bootstrap(),
+        "--until-empty",
+        "--timeout=60s",
+        "--set=kafka.create_topics.enabled=true",
+        "--set=admin.listen=off",
+    ];
+    succeeds(&outboxd(&[&run, &common[..]].concat()));
+    let records = read_all(kafka.bootstrap(), &format!("outbox.event.{aggregate}"));
+    let [record] = &records[..] else {
+        panic!("{records:?}")
+    };
+    assert_eq!(record.key.as_deref(), Some("ord_2"));
+    assert_eq!(record.value.as_deref(), Some(&b"{\"n\": 2}"[..]));
+    let id = (
+        "id".to_owned(),
+        "0192aaaa-0000-7000-8000-000000000002".to_owned(),
+    );
+    assert_eq!(record.headers, [id]);
+    let unsent = "select count(*) from outboxevent where sent_at is null";
+    assert_eq!(number(&mut connection, unsent).await, 0);
+    let made = "select count(*) from pg_tables where schemaname = 'public' and tablename not like 'outboxd%'";
+    assert_eq!(number(&mut connection, made).await, 1);
 }
 
 #[tokio::test]
