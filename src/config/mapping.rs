@@ -217,6 +217,14 @@ impl Mapping {
             let field = [Field::AggregateId];
             need("columns", "the Kafka key", &mut field.into_iter());
         }
+        for column in self.marked_columns() {
+            if let Some((field, _)) = self.columns.iter().find(|(_, other)| *other == column) {
+                let (column, field) = (column.as_str(), field.name());
+                let conflict =
+                    format!("column {column:?} holds {field}, which a mark must not change");
+                contradict("sent", conflict);
+            }
+        }
         if self.sent.is_none() && outbox.on_sent == OnSent::Mark {
             let conflict =
                 "must name the column that marks a sent row, unless on_sent is \"delete\"";

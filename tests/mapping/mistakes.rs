@@ -174,6 +174,19 @@ const MISTAKES: &[Mistake] = &[
         message: ": rule \"keep\" rewrites each UPDATE: drop it",
     },
     Mistake {
+        ddl: "create table {t} ({columns}, born timestamptz not null default now())",
+        options: &[("sent.column", "born")],
+        message: ": column \"born\" (sent.column) must allow null, which it is until the row is sent",
+    },
+    Mistake {
+        ddl: "create table {t} ({columns}); alter table {t} drop constraint {t}_pkey; create index on {t} (seq); \
+              create publication {t}_all for table {t}; \
+              create publication {t}_inserts for table {t} with (publish = 'insert')",
+        options: &[],
+        message: ": publication \"{t}_all\" publishes each UPDATE, which Postgres refuses without a replica identity: \
+                  give the table a primary key or a replica identity, or take it out of the publication",
+    },
+    Mistake {
         ddl: "create type {t}_status as enum ('NEW', 'SENT'); create table {t} ({columns}, state {t}_status)",
         options: &[
             ("sent.column", "state"),

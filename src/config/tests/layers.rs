@@ -313,7 +313,7 @@ fn a_mapped_table_keeps_its_rows_and_has_no_timestamps_it_does_not_name() {
     let plain = &config.outboxes["a"];
     assert_eq!(plain.retention, Retention::Forever);
     assert_eq!(plain.timestamp, EventTimestamp::None);
-    let chosen = format!("{outbox}retention = '1d'\n{columns}created_at = 'At'\n{sent}");
+    let chosen = format!("{outbox}retention = '1d'\n{columns}created_at = 'Born'\n{sent}");
     let chosen = &valid(&chosen, &[]).outboxes["a"];
     assert_eq!(
         chosen.retention,

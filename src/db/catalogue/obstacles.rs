@@ -1,8 +1,10 @@
 //! What stands between a relay and the rows of a table: privileges it has not, policies that hide rows, triggers and
 //! rules that can refuse a mark.
 
+use sqlx::postgres::PgArguments;
 use sqlx::postgres::types::Oid;
-use sqlx::{Executor, Row};
+use sqlx::query::Query;
+use sqlx::{Executor, Postgres, Row};
 
 use super::Asked;
 use super::table::Table;
@@ -65,6 +67,17 @@ const PRIVILEGES: &str = "select current_user::text as role, needed from ( \
          where c.oid = $6 and not pg_catalog.has_sequence_privilege(c.oid, 'select')) as lacking \
      order by n";
 
+/// Logical replication of marks: without a replica identity Postgres refuses them.
+const PUBLICATIONS: &str = "select p.pubname::text as name \
+     from pg_catalog.pg_class c \
+     join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+     join pg_catalog.pg_publication_tables t on t.schemaname = n.nspname and t.tablename = c.relname \
+     join pg_catalog.pg_publication p on p.pubname = t.pubname \
+     where c.oid = $1 and (case when $2 then p.pubdelete else p.pubupdate end) \
+       and (c.relreplident = 'n' or (c.relreplident = 'd' and not exists ( \
+            select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary))) \
+     order by 1";
+
 /// Every obstacle.
 ///
 /// # Errors
@@ -75,53 +88,26 @@ pub async fn find(
     sequence: Option<Oid>,
     asked: &Asked<'_>,
 ) -> Result<Vec<String>, DbError> {
-    let action = || DbError::query(format!("looking for what is in the way of {}", table.name));
+    let verb = if asked.deletes { "DELETE" } else { "UPDATE" };
     let mut obstacles = Vec::new();
-
-    let query = session.query(&PRIVILEGES.into());
-    let query = query.bind(table.oid).bind(asked.deletes);
-    let query = query
+    let query = question(session, PRIVILEGES, table, asked)
         .bind(asked.marked_columns())
-        .bind(asked.read_columns());
-    let query = query.bind(asked.deletes || asked.expires).bind(sequence);
-    for row in session
-        .connection()
-        .fetch_all(query)
-        .await
-        .map_err(action())?
-    {
-        let role: String = row.try_get("role").map_err(action())?;
-        let needed: String = row.try_get("needed").map_err(action())?;
+        .bind(asked.read_columns())
+        .bind(asked.deletes || asked.expires)
+        .bind(sequence);
+    for [role, needed] in answers(session, table, query).await? {
         obstacles.push(format!("role {role:?} needs the privilege {needed}"));
     }
-
-    let query = session.query(&POLICIES.into());
-    let query = query.bind(table.oid).bind(asked.deletes);
-    for row in session
-        .connection()
-        .fetch_all(query)
-        .await
-        .map_err(action())?
-    {
-        let role: String = row.try_get("role").map_err(action())?;
+    let query = question(session, POLICIES, table, asked);
+    for [role] in answers(session, table, query).await? {
         obstacles.push(format!(
             "row level security may hide rows from role {role:?}: give it BYPASSRLS, or policies using (true)"
         ));
     }
-
-    let query = session.query(&TRIGGERS.into());
-    let query = query.bind(table.oid).bind(asked.deletes);
-    let query = query.bind(asked.marked_columns());
-    let query = query.bind(asked.mapping.trusted_triggers.clone());
-    for row in session
-        .connection()
-        .fetch_all(query)
-        .await
-        .map_err(action())?
-    {
-        let kind: String = row.try_get("kind").map_err(action())?;
-        let name: String = row.try_get("name").map_err(action())?;
-        let verb = if asked.deletes { "DELETE" } else { "UPDATE" };
+    let query = question(session, TRIGGERS, table, asked)
+        .bind(asked.marked_columns())
+        .bind(asked.mapping.trusted_triggers.clone());
+    for [kind, name] in answers(session, table, query).await? {
         obstacles.push(match kind.as_str() {
             "trigger" => format!(
                 "trigger {name:?} runs before each {verb} and can refuse or change it: drop it, or name it in \
@@ -130,5 +116,39 @@ pub async fn find(
             _ => format!("rule {name:?} rewrites each {verb}: drop it"),
         });
     }
+    let query = question(session, PUBLICATIONS, table, asked);
+    for [name] in answers(session, table, query).await? {
+        obstacles.push(format!(
+            "publication {name:?} publishes each {verb}, which Postgres refuses without a replica identity: give \
+             the table a primary key or a replica identity, or take it out of the publication"
+        ));
+    }
     Ok(obstacles)
+}
+
+type Question = Query<'static, Postgres, PgArguments>;
+
+/// One of the statements above, for this table and what is done to its sent rows.
+fn question(session: &Session, sql: &'static str, table: &Table, asked: &Asked<'_>) -> Question {
+    let query = session.query(&sql.into());
+    query.bind(table.oid).bind(asked.deletes)
+}
+
+/// The texts of each row.
+async fn answers<const N: usize>(
+    session: &mut Session,
+    table: &Table,
+    query: Question,
+) -> Result<Vec<[String; N]>, DbError> {
+    let action = || DbError::query(format!("looking for what is in the way of {}", table.name));
+    let rows = session.connection().fetch_all(query).await;
+    let mut answers = Vec::new();
+    for row in rows.map_err(action())? {
+        let mut texts = [const { String::new() }; N];
+        for (column, text) in texts.iter_mut().enumerate() {
+            *text = row.try_get(column).map_err(action())?;
+        }
+        answers.push(texts);
+    }
+    Ok(answers)
 }

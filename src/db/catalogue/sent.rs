@@ -48,6 +48,12 @@ impl Sending {
                 }
             }
         }
+        if TIMES.contains(&column.kind) && column.not_null {
+            let name = &column.name;
+            mistakes.add(format!(
+                "column {name:?} (sent.column) must allow null, which it is until the row is sent"
+            ));
+        }
         check_labels(column, sent, mistakes);
         let at_or_column = at.or(TIMES.contains(&column.kind).then_some(column));
         if asked.expires && at_or_column.is_none() {

@@ -71,6 +71,12 @@ pub(super) const CASES: &[Case] = &[
     ),
     (
         "[outbox.a]\nenvelope = 'raw'\ntopic = 't'\n[outbox.a.columns]\nid = 'seq'\nevent_id = 'id'\n\
+         aggregate_id = 'key'\ncreated_at = 'at'\n[outbox.a.sent]\ncolumn = 'done'\nat = 'at'",
+        &[],
+        &["outbox.a.sent: column \"at\" holds created_at, which a mark must not change"],
+    ),
+    (
+        "[outbox.a]\nenvelope = 'raw'\ntopic = 't'\n[outbox.a.columns]\nid = 'seq'\nevent_id = 'id'\n\
          aggregate_id = 'key'\n[outbox.a.sent]\ncolumn = 'status'\nunsent = 'NEW'\n\
          [outbox.b]\nenvelope = 'raw'\ntopic = 't'\ntable = 'b'\n[outbox.b.columns]\nid = 'seq'\nevent_id = 'id'\n\
          aggregate_id = 'key'\n[outbox.b.sent]\ncolumn = 'status'\nunsent = 'NEW'\nsent = 'NEW'",
