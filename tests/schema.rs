@@ -79,7 +79,7 @@ async fn two_migrations_at_once_are_safe() {
     let mut connection = database.connect().await;
     assert_eq!(
         number(&mut connection, "select count(*) from outboxd_migrations").await,
-        2
+        3
     );
 }
 
