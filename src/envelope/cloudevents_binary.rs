@@ -34,7 +34,7 @@ pub(super) fn write(
     out.header("ce_source", outbox.source.as_bytes());
     out.header("ce_type", event_type.as_bytes());
     if let Some(timestamp) = timestamp {
-        out.written_header("ce_time".into(), |buffer| {
+        out.written_header("ce_time", |buffer| {
             // Writing to a Vec cannot fail.
             let _ = write!(buffer, "{timestamp}");
         });

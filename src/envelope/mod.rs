@@ -220,17 +220,14 @@ impl Encoder {
         start..self.buffer.len() as u32
     }
 
-    fn header(&mut self, name: &'static str, value: &[u8]) {
-        self.written_header(Cow::Borrowed(name), |buffer| {
-            buffer.extend_from_slice(value);
-        });
+    fn header(&mut self, name: impl Into<Cow<'static, str>>, value: &[u8]) {
+        self.written_header(name, |buffer| buffer.extend_from_slice(value));
     }
 
-    fn written_header(&mut self, name: Cow<'static, str>, write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.buffer.len() as u32;
-        write(&mut self.buffer);
-        let value = start..self.buffer.len() as u32;
-        self.headers.push(Header { name, value });
+    fn optional_header(&mut self, name: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.header(name, value.as_bytes());
+        }
     }
 
     fn id_header(&mut self, name: &'static str, id: EventId<'_>) {
@@ -250,23 +247,13 @@ impl Encoder {
         template: &Template,
         event: &Event<'_>,
     ) -> Result<(), EnvelopeError> {
-        self.text.clear();
-        if render(template.segments(), event, &mut self.text)? {
-            let value = self.text.as_bytes();
-            let start = self.buffer.len() as u32;
-            self.buffer.extend_from_slice(value);
-            self.headers.push(Header {
-                name: Cow::Owned(name.to_owned()),
-                value: start..self.buffer.len() as u32,
-            });
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        if render(template.segments(), event, &mut text)? {
+            self.header(name.to_owned(), text.as_bytes());
         }
+        self.text = text;
         Ok(())
-    }
-
-    fn optional_header(&mut self, name: &'static str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.header(name, value.as_bytes());
-        }
     }
 
     /// The row's own headers, in the order of its JSON text.
@@ -274,11 +261,22 @@ impl Encoder {
         let Some(json) = json else { return Ok(()) };
         let RowHeaders(headers) = serde_json::from_str(json).map_err(|_| EnvelopeError::Headers)?;
         for (name, value) in headers {
-            let value = self.append(value.as_bytes());
-            let name = Cow::Owned(name);
-            self.headers.push(Header { name, value });
+            self.header(name, value.as_bytes());
         }
         Ok(())
+    }
+
+    /// A header whose value is what `write` appends. All others come here.
+    fn written_header(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let start = self.buffer.len() as u32;
+        write(&mut self.buffer);
+        let value = start..self.buffer.len() as u32;
+        let name = name.into();
+        self.headers.push(Header { name, value });
     }
 }
 
