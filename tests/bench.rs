@@ -97,6 +97,25 @@ async fn an_idle_relay_is_watched() {
 }
 
 #[tokio::test]
+async fn envelopes_are_measured_without_any_server() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
+    command.args(["bench", "envelope", "--runs", "1", "--json"]);
+
+    let output = command.output().await.expect("running outboxd");
+
+    let report = report(&output);
+    let formats = report["formats"].as_array().expect("formats");
+    let names = formats.iter().map(|format| &format["envelope"]);
+    let all = ["native", "cloudevents", "cloudevents_binary", "raw"];
+    assert!(names.eq(all), "{report}");
+    for format in formats {
+        positive(&format["rows_per_second"]["median"]);
+        positive(&format["copies_per_second"]["median"]);
+        assert!(format["message_bytes"].as_u64() > Some(500), "{format}");
+    }
+}
+
+#[tokio::test]
 async fn an_interrupted_benchmark_removes_what_it_made_and_fails() {
     let database = services::postgres().await.create_database("stopped").await;
     let running = command(&database, &["latency", "--seconds", "600"])

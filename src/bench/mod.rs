@@ -9,10 +9,12 @@
 //! drain    a backlog: rows a second, beside the limits of reading, producing and marking alone
 //! latency  a paced load, or single events after quiet: from commit to consumed
 //! idle     nothing: the CPU that waiting costs
+//! envelope rows to messages alone, without Postgres and Kafka: rows a second of one core
 //! ```
 
 mod consumer;
 mod drain;
+mod envelope;
 mod idle;
 mod latency;
 mod limits;
@@ -27,9 +29,10 @@ use crate::db::DbError;
 use crate::kafka::KafkaSetupError;
 
 pub use drain::{DrainOptions, drain};
+pub use envelope::{EnvelopeOptions, envelope};
 pub use idle::{IdleOptions, idle};
 pub use latency::{LatencyOptions, Load, latency};
-pub use report::{DrainReport, IdleReport, LatencyReport, Report};
+pub use report::{DrainReport, EnvelopeReport, IdleReport, LatencyReport, Report};
 pub use workspace::{Names, Workspace};
 
 /// Why something could not be measured. What was measured and is wrong is in the report.

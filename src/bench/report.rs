@@ -17,6 +17,7 @@ pub enum Report {
     Drain(DrainReport),
     Latency(LatencyReport),
     Idle(IdleReport),
+    Envelope(EnvelopeReport),
 }
 
 /// Of `bench drain`.
@@ -96,6 +97,26 @@ pub struct IdleReport {
     pub clean_stop: bool,
 }
 
+/// Of `bench envelope`.
+#[derive(Debug, Serialize)]
+pub struct EnvelopeReport {
+    pub payload_bytes: usize,
+    pub seed: u64,
+    pub runs: usize,
+    pub formats: Vec<EnvelopeRun>,
+}
+
+/// One format on one core.
+#[derive(Debug, Serialize)]
+pub struct EnvelopeRun {
+    pub envelope: &'static str,
+    /// What an average message takes in memory: key, value, headers.
+    pub message_bytes: usize,
+    pub rows_per_second: Spread,
+    /// The finished messages copied: what the memory allows.
+    pub copies_per_second: Spread,
+}
+
 /// The middle of some values and their ends.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
@@ -161,6 +182,7 @@ impl Report {
                 .collect(),
             Report::Latency(report) => faults(&report.verdict, report.clean_stop),
             Report::Idle(report) => faults(&Verdict::default(), report.clean_stop),
+            Report::Envelope(_) => Vec::new(),
         }
     }
 }
@@ -193,6 +215,7 @@ impl Display for Report {
             Report::Drain(report) => report.fmt(f),
             Report::Latency(report) => report.fmt(f),
             Report::Idle(report) => report.fmt(f),
+            Report::Envelope(report) => report.fmt(f),
         }
     }
 }
@@ -314,6 +337,39 @@ impl Display for IdleReport {
             self.poll_interval_ms,
             self.cpu_percent,
             size(self.peak_memory_bytes)
+        )
+    }
+}
+
+impl Display for EnvelopeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "envelopes of rows with {} B of payload on one core, medians of {} runs, seed {}\n",
+            self.payload_bytes, self.runs, self.seed
+        )?;
+        writeln!(
+            f,
+            "{:<20} {:>10} {:>10} {:>10} {:>10} {:>10} {:>7}",
+            "envelope", "rows/s", "min", "max", "bytes", "copies/s", "ratio"
+        )?;
+        for format in &self.formats {
+            let (rows, copies) = (&format.rows_per_second, &format.copies_per_second);
+            writeln!(
+                f,
+                "{:<20} {:>10.0} {:>10.0} {:>10.0} {:>10} {:>10.0} {:>7.2}",
+                format.envelope,
+                rows.median,
+                rows.min,
+                rows.max,
+                format.message_bytes,
+                copies.median,
+                rows.median / copies.median
+            )?;
+        }
+        writeln!(
+            f,
+            "\nbytes: of a message in memory, with its headers; copies: finished messages, copied one by one"
         )
     }
 }

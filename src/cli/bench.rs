@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{ConfigArgs, Exit};
 use crate::bench::{
-    BenchError, DrainOptions, IdleOptions, LatencyOptions, Load, Names, Report, Workspace, drain,
-    idle, latency,
+    BenchError, DrainOptions, EnvelopeOptions, IdleOptions, LatencyOptions, Load, Names, Report,
+    Workspace, drain, envelope, idle, latency,
 };
 use crate::shutdown;
 
@@ -23,6 +23,15 @@ pub struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    #[command(flatten)]
+    Relay(RelayBench),
+    /// How fast rows become messages in each envelope, beside copying them; needs no server
+    Envelope(EnvelopeArgs),
+}
+
+/// What is measured on a relay between a database and a topic of the benchmark's own.
+#[derive(Debug, Subcommand)]
+enum RelayBench {
     /// How fast a backlog is published and marked, beside what the machine allows
     Drain(DrainArgs),
     /// How long it takes from an event's commit to its arrival at a consumer
@@ -116,6 +125,22 @@ struct IdleArgs {
     seconds: usize,
 }
 
+#[derive(Debug, Args)]
+struct EnvelopeArgs {
+    /// Bytes of a row's payload
+    #[arg(long, value_name = "BYTES", default_value_t = 500, value_parser = number(32..=900_000))]
+    payload: usize,
+    /// Draws the same rows again
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Times to measure every envelope, in turn; the median counts
+    #[arg(long, default_value_t = 5, value_parser = number(1..=1000))]
+    runs: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 fn number(
     range: std::ops::RangeInclusive<u64>,
 ) -> impl clap::builder::TypedValueParser<Value = usize> {
@@ -131,10 +156,22 @@ fn number(
 /// # Errors
 /// When something could not be measured, or not be removed.
 pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
-    let common = match &args.bench {
-        Bench::Drain(args) => &args.common,
-        Bench::Latency(args) => &args.common,
-        Bench::Idle(args) => &args.common,
+    let bench = match &args.bench {
+        Bench::Relay(bench) => bench,
+        Bench::Envelope(args) => {
+            let options = EnvelopeOptions {
+                payload: args.payload,
+                seed: args.seed,
+                runs: args.runs,
+            };
+            print(&Report::Envelope(envelope(&options)?), args.json)?;
+            return Ok(Exit::Success);
+        }
+    };
+    let common = match bench {
+        RelayBench::Drain(args) => &args.common,
+        RelayBench::Latency(args) => &args.common,
+        RelayBench::Idle(args) => &args.common,
     };
     let workspace = common.workspace()?;
     let (report, cleared) = super::runtime()?.block_on(async {
@@ -145,7 +182,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
             // 1. Interrupted. Whatever the benchmark had started ends when it is dropped.
             _ = stop.wait_for(|stop| *stop) => Err(BenchError::Interrupted),
             // 2. Done.
-            measured = measure(&args.bench, &workspace, &bar) => measured,
+            measured = measure(bench, &workspace, &bar) => measured,
         };
         bar.finish_and_clear();
         let cleared = match common.keep {
@@ -159,12 +196,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
         // What went wrong first counts more than what was left.
         anyhow::Ok((measured?, cleared))
     })?;
-    let mut out = std::io::stdout().lock();
-    // A closed pipe (`| head`) is no failure.
-    let _ = match common.json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?),
-        false => write!(out, "{report}"),
-    };
+    print(&report, common.json)?;
     cleared.context("removing what the benchmark made")?;
     let faults = report.faults();
     for fault in &faults {
@@ -176,13 +208,23 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
     }
 }
 
+fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    // A closed pipe (`| head`) is no failure.
+    let _ = match json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(report)?),
+        false => write!(out, "{report}"),
+    };
+    Ok(())
+}
+
 async fn measure(
-    bench: &Bench,
+    bench: &RelayBench,
     workspace: &Workspace,
     bar: &ProgressBar,
 ) -> Result<Report, BenchError> {
     match bench {
-        Bench::Drain(args) => {
+        RelayBench::Drain(args) => {
             let options = DrainOptions {
                 rows: args.rows,
                 payload: args.drawn.payload,
@@ -192,7 +234,7 @@ async fn measure(
             };
             drain(workspace, &options, bar).await.map(Report::Drain)
         }
-        Bench::Latency(args) => {
+        RelayBench::Latency(args) => {
             let options = LatencyOptions {
                 load: match args.quiet {
                     true => Load::Quiet {
@@ -211,7 +253,7 @@ async fn measure(
             };
             latency(workspace, &options, bar).await.map(Report::Latency)
         }
-        Bench::Idle(args) => {
+        RelayBench::Idle(args) => {
             let options = IdleOptions {
                 duration: Duration::from_secs(args.seconds as u64),
             };

@@ -12,6 +12,9 @@ macro_rules! choices {
         }
 
         impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
             /// The word that stands for it in the configuration.
             pub fn as_str(self) -> &'static str {
                 match self {
