@@ -33,6 +33,7 @@ pub struct Fixture {
 /// One record of the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    pub partition: i32,
     pub key: Option<String>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(String, String)>,
@@ -309,6 +310,7 @@ pub async fn number(connection: &mut PgConnection, query: &str) -> i64 {
 fn record(message: &impl Message) -> Record {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Record {
+        partition: message.partition(),
         key: message.key().map(text),
         value: message.payload().map(<[u8]>::to_vec),
         headers: message
