@@ -55,7 +55,7 @@ impl Language {
 }
 
 /// A file that `tests/clients/run` has prepared.
-fn prepared(file: &str) -> String {
+pub fn prepared(file: &str) -> String {
     let place = std::env::var("OUTBOXD_TEST_CLIENTS");
     let place = place.expect("run tests/clients/run, which prepares this language's packages");
     format!("{place}/{file}")

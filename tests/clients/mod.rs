@@ -1,8 +1,10 @@
 //! The examples in other languages, run as their users run them.
 //!
 //! Java's run in every `cargo test`: who has a Kafka has Java and Maven. The others' toolchains are not
-//! asked of everybody: `tests/clients/run` prepares them and runs the tests that are ignored here.
+//! asked of everybody: `tests/clients/run` prepares them and runs the tests that are ignored here, the SDKs of
+//! CloudEvents among them.
 
+mod cloudevents;
 mod language;
 mod shop;
 mod snippets;
