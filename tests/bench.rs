@@ -52,6 +52,20 @@ async fn a_drain_that_deletes_counts_every_row_too() {
 }
 
 #[tokio::test]
+async fn a_drain_counts_every_row_in_any_envelope() {
+    for envelope in ["cloudevents", "cloudevents_binary", "raw"] {
+        let database = services::postgres().await.create_database("drain").await;
+
+        let arguments = ["drain", "--rows", "2000", "--envelope", envelope];
+        let output = bench(&database, &arguments).await;
+
+        let report = report(&output);
+        assert_eq!(report["envelope"], envelope);
+        assert_eq!(report["runs"][0]["relay"]["arrived"], 2000);
+    }
+}
+
+#[tokio::test]
 async fn a_paced_load_arrives_whole_and_its_latency_is_told() {
     let database = services::postgres().await.create_database("latency").await;
 

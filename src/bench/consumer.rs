@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -227,12 +227,22 @@ fn open(kafka: &KafkaClient, topic: &str, partitions: i32) -> Result<BaseConsume
     Ok(consumer)
 }
 
+/// The id of an event in any envelope: where each has it, cheapest first.
 fn event_id(message: &BorrowedMessage<'_>) -> Option<Uuid> {
     let headers = message.headers()?;
-    let id = headers
-        .iter()
-        .find(|header| header.key == header::EVENT_ID)?;
-    Uuid::try_parse_ascii(id.value?).ok()
+    let names = [header::EVENT_ID, "ce_id", "id"];
+    let in_header = headers.iter().find(|header| names.contains(&header.key));
+    match in_header {
+        Some(header) => Uuid::try_parse_ascii(header.value?).ok(),
+        None => {
+            #[derive(Deserialize)]
+            struct Structured<'m> {
+                id: &'m str,
+            }
+            let event: Structured<'_> = serde_json::from_slice(message.payload()?).ok()?;
+            Uuid::try_parse(event.id).ok()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ pub async fn drain(
         partitions: workspace.partitions(),
         seed: options.seed,
         on_sent: workspace.outbox().on_sent.as_str(),
+        envelope: workspace.outbox().envelope.as_str(),
         rows_per_second: of(|run| run.relay.rows_per_second),
         chain_rows_per_second: of(|run| run.limits.chain),
         ratio: of(|run| run.ratio),

@@ -29,6 +29,7 @@ pub struct DrainReport {
     pub partitions: i32,
     pub seed: u64,
     pub on_sent: &'static str,
+    pub envelope: &'static str,
     pub rows_per_second: Spread,
     pub chain_rows_per_second: Spread,
     pub ratio: Spread,
@@ -224,8 +225,14 @@ impl Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "drain of {} rows, {} B of payload, {} keys, {} partitions, on_sent {}, seed {}\n",
-            self.rows, self.payload_bytes, self.keys, self.partitions, self.on_sent, self.seed
+            "drain of {} rows, {} B of payload, {} keys, {} partitions, on_sent {}, envelope {}, seed {}\n",
+            self.rows,
+            self.payload_bytes,
+            self.keys,
+            self.partitions,
+            self.on_sent,
+            self.envelope,
+            self.seed
         )?;
         writeln!(
             f,

@@ -12,6 +12,7 @@ use crate::bench::{
     BenchError, DrainOptions, EnvelopeOptions, IdleOptions, LatencyOptions, Load, Names, Report,
     Workspace, drain, envelope, idle, latency,
 };
+use crate::config::EnvelopeFormat;
 use crate::shutdown;
 
 /// `outboxd bench`
@@ -54,6 +55,10 @@ struct Common {
     /// Mark or delete what was sent [default: as the outbox is configured]
     #[arg(long, value_name = "mark|delete", value_parser = ["mark", "delete"])]
     on_sent: Option<String>,
+    /// Publish in this envelope
+    #[arg(long, value_name = "FORMAT", default_value = "native",
+          value_parser = EnvelopeFormat::ALL.iter().map(|format| format.as_str()).collect::<Vec<_>>())]
+    envelope: String,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -296,8 +301,7 @@ impl Common {
         set("log.level", "warn");
         set("log.format", "human");
         set(&format!("outbox.{name}.table"), &names.table());
-        // What the benchmark's consumer reads.
-        set(&format!("outbox.{name}.envelope"), "native");
+        set(&format!("outbox.{name}.envelope"), &self.envelope);
         if let Some(on_sent) = &self.on_sent {
             set(&format!("outbox.{name}.on_sent"), on_sent);
         }
