@@ -60,18 +60,13 @@ pub struct Event<'r> {
     pub headers: Option<&'r str>,
     /// Overrides the outbox's topic.
     pub topic: Option<&'r str>,
-    /// Overrides the Kafka key, which is else the aggregate id.
+    /// Overrides the outbox's key.
     pub partition_key: Option<&'r str>,
     pub created_at: Option<CreatedAt>,
+    /// Of the columns that hold no field, those that the outbox's templates name, in their order.
+    pub other_columns: &'r [Option<&'r str>],
     /// Why the row cannot become a message, found while it was read: then it has no payload.
     pub unsendable: Option<&'static str>,
-}
-
-impl<'r> Event<'r> {
-    /// The Kafka key; none if the row has neither a partition key nor an aggregate id.
-    pub fn key(&self) -> Option<&'r str> {
-        self.partition_key.or(self.aggregate_id)
-    }
 }
 
 /// What the event carries.

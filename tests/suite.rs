@@ -12,6 +12,8 @@ mod late_commits;
 mod mapping;
 mod parked;
 mod polls;
+mod presets;
+mod routing;
 mod run;
 mod scenario;
 mod schema;

@@ -198,6 +198,7 @@ impl Row {
             topic: None,
             partition_key: None,
             created_at: Some(CreatedAt::from_postgres_micros(835_000_000_123_456)),
+            other_columns: &[],
             unsendable: None,
         }
     }

@@ -144,7 +144,7 @@ impl Workspace {
         plan.apply(&mut connection).await?;
         let topic = self.make_topic().await?;
         let mut outbox = self.outbox.clone();
-        outbox.topic = literal(&topic);
+        outbox.templates.topic = literal(&topic);
         let mut config = self.config.clone();
         config.outboxes = [(outbox.name.clone(), outbox.clone())].into();
         Ok(Stage {
@@ -252,5 +252,5 @@ fn admin_options() -> AdminOptions {
 
 /// The names are of letters, digits and hyphens, which is what a template takes literally.
 fn literal(topic: &str) -> TopicTemplate {
-    TopicTemplate::parse(topic).unwrap_or_else(|rule| unreachable!("topic {topic:?}: {rule}"))
+    TopicTemplate::literal(topic).unwrap_or_else(|rule| unreachable!("topic {topic:?}: {rule}"))
 }

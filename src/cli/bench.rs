@@ -25,7 +25,7 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Bench {
     #[command(flatten)]
-    Relay(RelayBench),
+    Relay(Box<RelayBench>),
     /// How fast rows become messages in each envelope, beside copying them; needs no server
     Envelope(EnvelopeArgs),
 }
@@ -162,7 +162,7 @@ fn number(
 /// When something could not be measured, or not be removed.
 pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
     let bench = match &args.bench {
-        Bench::Relay(bench) => bench,
+        Bench::Relay(bench) => &**bench,
         Bench::Envelope(args) => {
             let options = EnvelopeOptions {
                 payload: args.payload,

@@ -61,20 +61,6 @@ impl Field {
         Self::CreatedAt,
     ];
 
-    /// Those that a placeholder can stand for.
-    pub const PLACEHOLDERS: &[Self] = &[
-        Self::EventId,
-        Self::AggregateType,
-        Self::AggregateId,
-        Self::EventType,
-        Self::EventVersion,
-        Self::CorrelationId,
-        Self::CausationId,
-        Self::Traceparent,
-        Self::Tracestate,
-        Self::CreatedAt,
-    ];
-
     /// Its name: between the braces of a placeholder, in `[outbox.<name>.columns]`, and as column of
     /// outboxd's own table.
     pub fn name(self) -> &'static str {

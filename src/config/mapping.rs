@@ -201,21 +201,29 @@ impl Mapping {
             &format!("\"{}\"", envelope.as_str()),
             &mut needed_by(envelope).iter().copied(),
         );
-        need("topic", "the template", &mut outbox.topic.fields());
-        for (name, template) in outbox.headers.iter() {
-            need(
-                &join("headers", name),
-                "the template",
-                &mut template.fields(),
-            );
+        let templates = &outbox.templates;
+        need("topic", "the template", &mut templates.topic.fields());
+        for (event_type, topic) in &templates.topics {
+            let mut fields = topic.fields().chain([Field::EventType]);
+            need(&join("topics", event_type), "the topic", &mut fields);
+        }
+        if let Some(key) = &templates.key
+            && self.columns.get(Field::PartitionKey).is_none()
+        {
+            need("key", "the template", &mut key.fields());
+        }
+        for (table, named) in [
+            ("headers", &templates.headers),
+            ("fields", &templates.fields),
+        ] {
+            for (name, template) in named.iter() {
+                let option = join(table, name);
+                need(&option, "the template", &mut template.fields());
+            }
         }
         if outbox.timestamp == EventTimestamp::CreatedAt {
             let field = [Field::CreatedAt];
             need("timestamp", "\"created_at\"", &mut field.into_iter());
-        }
-        if self.columns.get(Field::PartitionKey).is_none() {
-            let field = [Field::AggregateId];
-            need("columns", "the Kafka key", &mut field.into_iter());
         }
         for column in self.marked_columns() {
             if let Some((field, _)) = self.columns.iter().find(|(_, other)| *other == column) {

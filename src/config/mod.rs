@@ -9,16 +9,18 @@
 
 mod error;
 mod field;
-mod headers;
 mod load;
 mod mapping;
+mod named;
 mod names;
 mod outboxes;
+mod preset;
 mod print;
 mod properties;
 mod read;
 mod sources;
 mod template;
+mod templates;
 mod topic;
 mod url;
 mod values;
@@ -38,17 +40,18 @@ use bytesize::ByteSize;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use field::Field;
-pub use headers::HeaderTemplates;
 pub use mapping::{Columns, Mapping, SentColumn, SentValues};
+pub use named::NamedTemplates;
 pub use names::{Identifier, Name, TableName};
 pub use properties::KafkaProperties;
 pub use sources::{DEFAULTS, Sources};
-pub use template::{Segment, Template};
+pub use template::{OtherColumns, Segment, Template};
+pub use templates::Templates;
 pub use topic::{MAX_TOPIC_BYTES, TopicTemplate, is_topic_name};
 pub use url::{PostgresUrl, REDACTED};
 pub use values::{BootstrapServers, LogFilter, Retention};
 pub use words::{
-    EnvelopeFormat, EventTimestamp, LogFormat, OnPoison, OnSent, PayloadEncoding, Pooler,
+    EnvelopeFormat, EventTimestamp, LogFormat, OnPoison, OnSent, PayloadEncoding, Pooler, Preset,
 };
 
 /// The effective configuration of outboxd.
@@ -164,14 +167,16 @@ pub struct OutboxConfig {
     pub table: TableName,
     /// Which columns hold what; none: the table is of outboxd's own shape.
     pub mapping: Option<Mapping>,
-    /// The topic of an event whose row names none.
-    pub topic: TopicTemplate,
+    /// The project that designed the table; its options are below the outbox's own.
+    pub preset: Option<Preset>,
+    /// Topic, key, headers and fields of its messages.
+    pub templates: Templates,
     /// The envelope's `source`: not empty, at most 255 bytes.
     pub source: String,
     /// The form of the published event.
     pub envelope: EnvelopeFormat,
-    /// Headers of every event, besides the envelope's and the row's.
-    pub headers: HeaderTemplates,
+    /// Whether a payload of nothing but white space is none, for `raw`.
+    pub tombstone_on_empty: bool,
     /// The content type of `payload_bytes`: not empty, at most 255 bytes.
     pub bytes_content_type: String,
     /// The Kafka timestamp of the event.

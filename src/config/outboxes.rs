@@ -6,12 +6,13 @@ use bytesize::ByteSize;
 use figment::value::Value as Tree;
 
 use super::{
-    EnvelopeFormat, HeaderTemplates, MAX_WINDOWS_BYTES, MAX_WINDOWS_ROWS, OutboxConfig, Retention,
-    TableName,
+    EnvelopeFormat, MAX_WINDOWS_BYTES, MAX_WINDOWS_ROWS, OutboxConfig, Retention, TableName,
+    Templates,
     error::ConfigError,
     load::{DAY, MAX_RETENTION, MINUTE, MS, SECOND},
     mapping::{self, Mapping},
     names::{AnyTable, Identifier, OwnTable},
+    preset,
     read::{Report, Section, join},
     values::{Label, Value as _},
 };
@@ -55,6 +56,7 @@ impl Outboxes {
         for (name, options) in outboxes {
             let mut entries = defaults.clone();
             if let Tree::Dict(_, options) = options {
+                let options = preset::layered(options);
                 entries.extend(mapping::defaults(&options));
                 entries.extend(options);
             }
@@ -79,14 +81,11 @@ impl Outboxes {
             Some(None) => section.read::<OwnTable>(report, "table").map(|own| own.0),
             _ => section.read::<AnyTable>(report, "table").map(|any| any.0),
         };
-        let topic = section.read(report, "topic");
+        let preset = section.optional(report, "preset");
         let source = section.read::<Label>(report, "source");
         let envelope = section.read(report, "envelope");
-        let headers = match (section.whole("headers"), envelope) {
-            (Some(table), _) => HeaderTemplates::read(&section.field("headers"), table, report),
-            (None, Some(EnvelopeFormat::Raw)) => HeaderTemplates::bare(),
-            (None, _) => HeaderTemplates::default(),
-        };
+        let templates = Templates::read(&mut section, envelope, report);
+        let tombstone_on_empty = section.read(report, "tombstone_on_empty");
         let bytes_content_type = section.read::<Label>(report, "bytes_content_type");
         let timestamp = section.read(report, "timestamp");
         let on_poison = section.read(report, "on_poison");
@@ -127,6 +126,12 @@ impl Outboxes {
             report.refuse(section.field("window_rows"), rule, window.to_string());
         }
         check_source(source.as_ref(), envelope, &section, report);
+        if tombstone_on_empty == Some(true) && envelope.is_some_and(|e| e != EnvelopeFormat::Raw) {
+            report.errors.push(ConfigError::Contradictory {
+                field: section.field("tombstone_on_empty"),
+                conflict: "is for envelope = \"raw\" alone".to_owned(),
+            });
+        }
         self.window_rows += window_rows.map_or(0, |rows| u64::from(rows.get()));
         // Each is at most 1 GiB, but nothing bounds how many there are.
         self.window_bytes = self
@@ -138,10 +143,11 @@ impl Outboxes {
             name: name.to_owned(),
             table: table?,
             mapping: mapping?,
-            topic: topic?,
+            preset: preset?,
+            templates: templates?,
             source: source?.0,
             envelope: envelope?,
-            headers,
+            tombstone_on_empty: tombstone_on_empty?,
             bytes_content_type: bytes_content_type?.0,
             timestamp: timestamp?,
             on_poison: on_poison?,

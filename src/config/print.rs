@@ -4,7 +4,8 @@ use std::fmt::{Display, Write as _};
 
 use super::{
     AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, Mapping,
-    OutboxConfig, PayloadEncoding, PostgresConfig, RelayConfig, SentColumn, SentValues,
+    NamedTemplates, OutboxConfig, PayloadEncoding, PostgresConfig, Preset, RelayConfig, SentColumn,
+    SentValues, Templates,
     values::{Listen, TopicNames, Value as _},
 };
 
@@ -115,10 +116,11 @@ impl OutboxConfig {
             name,
             table,
             mapping,
-            topic,
+            preset,
+            templates,
             source,
             envelope,
-            headers,
+            tombstone_on_empty,
             bytes_content_type,
             timestamp,
             on_poison,
@@ -135,10 +137,23 @@ impl OutboxConfig {
         } = self;
         page.table(&format!("outbox.{name}"));
         page.text("table", table);
+        let Templates {
+            topic,
+            topics,
+            key,
+            headers,
+            fields,
+            // What the others name.
+            other_columns: _,
+        } = templates;
+        page.text("preset", preset.map(Preset::as_str).unwrap_or_default());
         page.text("topic", topic);
+        let key = key.as_ref().map(ToString::to_string);
+        page.text("key", key.unwrap_or_default());
         page.text("source", source);
         page.text("envelope", envelope.as_str());
         page.text("bytes_content_type", bytes_content_type);
+        page.plain("tombstone_on_empty", tombstone_on_empty);
         page.text("timestamp", timestamp.as_str());
         page.text("on_poison", on_poison.as_str());
         page.plain("max_attempts", max_attempts);
@@ -158,11 +173,23 @@ impl OutboxConfig {
         page.text("payload_encoding", encoding.as_str());
         page.text("trusted_triggers", triggers);
         page.table(&format!("outbox.{name}.headers"));
-        for (header, template) in headers.iter() {
-            page.text(&quoted(header), template);
+        headers.print(page);
+        page.table(&format!("outbox.{name}.fields"));
+        fields.print(page);
+        page.table(&format!("outbox.{name}.topics"));
+        for (event_type, topic) in topics {
+            page.text(&quoted(event_type), topic);
         }
         if let Some(mapping) = mapping {
             mapping.print(name, page);
+        }
+    }
+}
+
+impl NamedTemplates {
+    fn print(&self, page: &mut Page) {
+        for (name, template) in self.iter() {
+            page.text(&quoted(name), template);
         }
     }
 }

@@ -97,6 +97,20 @@ impl Section {
         join(&self.path, key)
     }
 
+    /// The value of an option that is read in the light of others; as [`Section::read`].
+    pub(super) fn read_by<T>(
+        &mut self,
+        report: &mut Report,
+        key: &'static str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let (text, found) = self.take(report, key)?;
+        let value = read(&text);
+        value
+            .map_err(|rule| report.malformed(self.field(key), rule, &found))
+            .ok()
+    }
+
     /// The value of an option; `None` if it is malformed, which is then in the report.
     pub(super) fn read<T: Value>(&mut self, report: &mut Report, key: &'static str) -> Option<T> {
         let (text, found) = self.take(report, key)?;

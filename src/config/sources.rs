@@ -86,10 +86,7 @@ pub(super) fn merge(
 ) -> Result<Merged, ConfigErrors> {
     let environment: BTreeMap<String, String> = sources.environment.collect();
     let mut defaults = parse("the defaults", DEFAULTS)?;
-    let outbox_defaults = table(defaults.remove("outbox"))
-        .remove("default")
-        .map(|outbox| table(Some(outbox)))
-        .unwrap_or_default();
+    let outbox_defaults = take_outbox(&mut defaults);
 
     let mut layers = vec![Layer {
         origin: "the defaults".to_owned(),
@@ -118,6 +115,19 @@ pub(super) fn merge(
         outbox_defaults,
         errors,
     })
+}
+
+/// `[outbox.default]` of a file that is built in.
+pub(super) fn outbox_of(text: &str) -> BTreeMap<String, Tree> {
+    let parsed = parse("a preset", text);
+    parsed
+        .map(|mut file| take_outbox(&mut file))
+        .unwrap_or_default()
+}
+
+fn take_outbox(file: &mut Dict) -> BTreeMap<String, Tree> {
+    let mut outboxes = table(file.remove("outbox"));
+    table(outboxes.remove("default"))
 }
 
 /// One source of values. The name of its metadata is what a message says after "from".

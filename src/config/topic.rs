@@ -3,18 +3,10 @@
 use std::fmt;
 
 use super::field::Field;
-use super::template::{Segment, Template};
+use super::template::{OtherColumns, Segment, Template};
 
 /// The longest topic name Kafka accepts, in bytes (`org.apache.kafka.common.internals.Topic`).
 pub const MAX_TOPIC_BYTES: usize = 249;
-
-/// The columns that a topic can be made of: those that every row has.
-const FIELDS: &[Field] = &[
-    Field::AggregateType,
-    Field::AggregateId,
-    Field::EventType,
-    Field::EventVersion,
-];
 
 /// A topic name with placeholders, such as `{aggregate_type}-events`.
 ///
@@ -24,12 +16,24 @@ const FIELDS: &[Field] = &[
 pub struct TopicTemplate(Template);
 
 impl TopicTemplate {
-    /// Reads a template; the error is the rule it breaks, to be followed by the value.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// The template that is this name for every row; the error is the rule that the name breaks.
+    pub fn literal(name: &str) -> Result<Self, String> {
+        match name.contains('{') {
+            true => Err("must have no placeholder".to_owned()),
+            false => Self::parse(name, "", &mut OtherColumns::default()),
+        }
+    }
+
+    /// Reads the template of `option`; the error is the rule it breaks, to be followed by the value.
+    pub(super) fn parse(
+        text: &str,
+        option: &str,
+        others: &mut OtherColumns,
+    ) -> Result<Self, String> {
         if text.is_empty() {
             return Err("must not be empty".to_owned());
         }
-        let template = Template::parse(text, FIELDS)?;
+        let template = Template::parse(text, option, others)?;
         if !template.literals().all(|text| text.bytes().all(is_legal)) {
             return Err(
                 "must use only the characters a-z, A-Z, 0-9, '.', '_' and '-' outside of placeholders"

@@ -7,7 +7,7 @@ use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::topic::{TopicTemplate, is_topic_name};
+use super::topic::is_topic_name;
 use super::url::{PostgresUrl, REDACTED, is_port};
 
 /// A value that an option can have.
@@ -215,16 +215,6 @@ impl Value for PostgresUrl {
     // What is no URL cannot be searched for its password.
     fn show_malformed(_: &str) -> String {
         REDACTED.to_owned()
-    }
-}
-
-impl Value for TopicTemplate {
-    fn read(text: &str) -> Result<Self, String> {
-        Self::parse(text)
-    }
-
-    fn show(&self) -> String {
-        self.to_string()
     }
 }
 

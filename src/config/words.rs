@@ -100,6 +100,17 @@ choices! {
         /// Bytes: Base64 in structured formats.
         Bytes = "bytes",
     }
+    /// A table that another project has designed.
+    Preset {
+        /// Debezium's outbox event router.
+        Debezium = "debezium",
+        /// Spring Modulith's event publication registry.
+        SpringModulith = "spring-modulith",
+        /// MassTransit's transactional outbox.
+        MassTransit = "masstransit",
+        /// The gem active_outbox for Rails.
+        ActiveOutbox = "active-outbox",
+    }
     /// The form of the log.
     LogFormat {
         /// For people on a terminal, JSON elsewhere.

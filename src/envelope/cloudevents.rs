@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use super::json::Object;
-use super::{Encoder, EnvelopeError, header, needed};
-use crate::config::Field;
+use super::{Encoder, EnvelopeError, each, header, needed};
+use crate::config::{Field, NamedTemplates, OutboxConfig};
 use crate::event::{Event, Payload};
 
 pub(super) const SPEC_VERSION: &str = "1.0";
@@ -18,7 +18,7 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const TEXT: &str = "text/plain";
 
 /// What binary mode puts before an attribute's name.
-const HEADER_PREFIX: &str = "ce_";
+pub(super) const HEADER_PREFIX: &str = "ce_";
 
 /// The content type by which consumers know structured mode.
 const STRUCTURED: &[u8] = b"application/cloudevents+json; charset=UTF-8";
@@ -29,14 +29,17 @@ pub struct CloudEvents {
     pub(super) source: Box<str>,
     /// Of payloads that are not JSON.
     pub(super) bytes_content_type: Box<str>,
+    /// More extensions.
+    fields: NamedTemplates,
 }
 
 impl CloudEvents {
-    /// `source` must be a URI reference.
-    pub fn new(source: &str, bytes_content_type: &str) -> CloudEvents {
+    /// The source is a URI reference, as the configuration ensures.
+    pub fn new(outbox: &OutboxConfig) -> CloudEvents {
         CloudEvents {
-            source: source.into(),
-            bytes_content_type: bytes_content_type.into(),
+            source: outbox.source.as_str().into(),
+            bytes_content_type: outbox.bytes_content_type.as_str().into(),
+            fields: outbox.templates.fields.clone(),
         }
     }
 
@@ -44,6 +47,7 @@ impl CloudEvents {
     pub(super) fn write(
         &self,
         event: &Event<'_>,
+        key: Option<&str>,
         out: &mut Encoder,
     ) -> Result<Range<u32>, EnvelopeError> {
         let timestamp = super::timestamp(event)?;
@@ -56,9 +60,10 @@ impl CloudEvents {
         if let Some(timestamp) = timestamp {
             body.plain("time", timestamp);
         }
-        for (header, value) in texts(event) {
+        for (header, value) in texts(event, key) {
             body.text(&header[HEADER_PREFIX.len()..], value);
         }
+        self.each_field(event, |name, value| body.text(name, value))?;
         match event.payload {
             Payload::Json(json) => {
                 body.text("datacontenttype", JSON);
@@ -81,14 +86,32 @@ impl CloudEvents {
     }
 }
 
+impl CloudEvents {
+    /// The configured extensions that the event has. None of them may be empty.
+    pub(super) fn each_field(
+        &self,
+        event: &Event<'_>,
+        mut take: impl FnMut(&str, &str),
+    ) -> Result<(), EnvelopeError> {
+        each(&self.fields, event, |name, value| {
+            if !value.is_empty() {
+                take(name, value);
+            }
+        })
+    }
+}
+
 /// The optional attributes and extensions that the event has, by the names of their headers in binary
 /// mode. None of them may be empty.
-pub(super) fn texts<'e>(event: &Event<'e>) -> impl Iterator<Item = (&'static str, &'e str)> {
+pub(super) fn texts<'e>(
+    event: &Event<'e>,
+    key: Option<&'e str>,
+) -> impl Iterator<Item = (&'static str, &'e str)> {
     [
         ("ce_subject", event.aggregate_id),
         ("ce_aggregatetype", event.aggregate_type),
         ("ce_eventversion", event.event_version),
-        ("ce_partitionkey", event.key()),
+        ("ce_partitionkey", key),
         ("ce_correlationid", event.correlation_id),
         ("ce_causationid", event.causation_id),
         ("ce_traceparent", event.traceparent),

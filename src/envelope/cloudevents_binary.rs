@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::ops::Range;
 
-use super::cloudevents::{CloudEvents, JSON, SPEC_VERSION, TEXT, texts};
+use super::cloudevents::{CloudEvents, HEADER_PREFIX, JSON, SPEC_VERSION, TEXT, texts};
 use super::{Encoder, EnvelopeError, header, needed};
 use crate::config::Field;
 use crate::event::{Event, Payload};
@@ -13,6 +13,7 @@ use crate::event::{Event, Payload};
 pub(super) fn write(
     outbox: &CloudEvents,
     event: &Event<'_>,
+    key: Option<&str>,
     out: &mut Encoder,
 ) -> Result<Option<Range<u32>>, EnvelopeError> {
     let timestamp = super::timestamp(event)?;
@@ -39,9 +40,12 @@ pub(super) fn write(
             let _ = write!(buffer, "{timestamp}");
         });
     }
-    for (name, value) in texts(event) {
+    for (name, value) in texts(event, key) {
         out.header(name, value.as_bytes());
     }
+    outbox.each_field(event, |name, value| {
+        out.header(format!("{HEADER_PREFIX}{name}"), value.as_bytes());
+    })?;
     out.optional_header(header::CONTENT_TYPE, content_type);
     Ok(value)
 }

@@ -21,12 +21,14 @@ use serde::de::{MapAccess, Visitor};
 
 use uuid::Uuid;
 
-use crate::config::{EnvelopeFormat, Field, HeaderTemplates, OutboxConfig, Template};
+use crate::config::{EnvelopeFormat, Field, NamedTemplates, OutboxConfig, Template};
 use crate::event::{Event, EventId};
 
 use cloudevents::CloudEvents;
 use native::Native;
+use raw::Raw;
 pub use template::render;
+use template::rendered;
 
 /// The names of the headers that the envelopes set, besides those of the row.
 pub mod header {
@@ -61,7 +63,9 @@ pub enum EnvelopeError {
 #[derive(Debug, Clone)]
 pub struct Envelope {
     format: Format,
-    headers: HeaderTemplates,
+    /// Nothing: only a row's own partition key is one.
+    key: Option<Template>,
+    headers: NamedTemplates,
 }
 
 #[derive(Debug, Clone)]
@@ -69,20 +73,39 @@ enum Format {
     Native(Native),
     CloudEvents(CloudEvents),
     CloudEventsBinary(CloudEvents),
-    Raw,
+    Raw(Raw),
 }
 
 impl Envelope {
     pub fn new(outbox: &OutboxConfig) -> Envelope {
-        let cloudevents = || CloudEvents::new(&outbox.source, &outbox.bytes_content_type);
         Envelope {
             format: match outbox.envelope {
-                EnvelopeFormat::Native => Format::Native(Native::new(&outbox.source)),
-                EnvelopeFormat::CloudEvents => Format::CloudEvents(cloudevents()),
-                EnvelopeFormat::CloudEventsBinary => Format::CloudEventsBinary(cloudevents()),
-                EnvelopeFormat::Raw => Format::Raw,
+                EnvelopeFormat::Native => Format::Native(Native::new(outbox)),
+                EnvelopeFormat::CloudEvents => Format::CloudEvents(CloudEvents::new(outbox)),
+                EnvelopeFormat::CloudEventsBinary => {
+                    Format::CloudEventsBinary(CloudEvents::new(outbox))
+                }
+                EnvelopeFormat::Raw => Format::Raw(Raw::new(outbox)),
             },
-            headers: outbox.headers.clone(),
+            key: outbox.templates.key.clone(),
+            headers: outbox.templates.headers.clone(),
+        }
+    }
+
+    /// The Kafka key; nothing if the event has none.
+    fn key<'e>(&'e self, event: &Event<'e>) -> Result<Option<Cow<'e, str>>, EnvelopeError> {
+        match (event.partition_key, &self.key) {
+            (Some(key), _) => Ok(Some(Cow::Borrowed(key))),
+            (None, Some(template)) => rendered(template.segments(), event),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// What keeps the place of a row that cannot become a message: its key, and nothing else.
+    pub fn placeholder(&self, event: &Event<'_>) -> Message {
+        match self.key(event) {
+            Ok(Some(key)) => Message::of_key(key.as_bytes()),
+            Ok(None) | Err(_) => Message::keyless(event.reference.id),
         }
     }
 
@@ -90,20 +113,37 @@ impl Envelope {
     fn write(
         &self,
         event: &Event<'_>,
+        key: Option<&str>,
         out: &mut Encoder,
     ) -> Result<Option<Range<u32>>, EnvelopeError> {
         let value = match &self.format {
             Format::Native(native) => native.write(event, out)?,
-            Format::CloudEvents(outbox) => Some(outbox.write(event, out)?),
-            Format::CloudEventsBinary(outbox) => cloudevents_binary::write(outbox, event, out)?,
-            Format::Raw => raw::write(event, out),
+            Format::CloudEvents(outbox) => Some(outbox.write(event, key, out)?),
+            Format::CloudEventsBinary(outbox) => {
+                cloudevents_binary::write(outbox, event, key, out)?
+            }
+            Format::Raw(raw) => raw.write(event, out),
         };
-        for (name, template) in self.headers.iter() {
-            out.template_header(name, template, event)?;
-        }
+        each(&self.headers, event, |name, text| {
+            out.header(name.to_owned(), text.as_bytes());
+        })?;
         out.row_headers(event.headers)?;
         Ok(value)
     }
+}
+
+/// Hands over what each template becomes for the row, but for those that name a column which is null.
+fn each(
+    templates: &NamedTemplates,
+    event: &Event<'_>,
+    mut take: impl FnMut(&str, &str),
+) -> Result<(), EnvelopeError> {
+    for (name, template) in templates.iter() {
+        if let Some(text) = rendered(template.segments(), event)? {
+            take(name, &text);
+        }
+    }
+    Ok(())
 }
 
 /// The row's instant as RFC 3339 has it, if the row has one.
@@ -127,8 +167,9 @@ fn needed<T>(value: Option<T>, field: Field) -> Result<T, EnvelopeError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     buffer: Box<[u8]>,
-    /// Nothing: a message without key.
-    key: Option<Range<u32>>,
+    /// What orders it: the key, or the row's id if it has none.
+    order: Range<u32>,
+    has_key: bool,
     /// Nothing: a tombstone.
     value: Option<Range<u32>>,
     headers: Box<[Header]>,
@@ -145,20 +186,29 @@ impl Message {
     pub fn of_key(key: &[u8]) -> Message {
         Message {
             buffer: key.into(),
-            key: Some(0..key.len() as u32),
+            order: 0..key.len() as u32,
+            has_key: true,
             value: None,
             headers: Box::default(),
         }
     }
 
-    /// What orders the message: its key, or nothing at all.
+    /// A message of nothing at all, of the row with this id.
+    fn keyless(id: i64) -> Message {
+        Message {
+            has_key: false,
+            ..Message::of_key(&id.to_be_bytes())
+        }
+    }
+
+    /// What orders the message: its key; without one the row is an order key of its own.
     pub fn key(&self) -> &[u8] {
-        self.kafka_key().unwrap_or_default()
+        self.slice(&self.order)
     }
 
     /// The key that goes out, if there is one.
     pub fn kafka_key(&self) -> Option<&[u8]> {
-        self.key.as_ref().map(|range| self.slice(range))
+        self.has_key.then(|| self.key())
     }
 
     pub fn value(&self) -> Option<&[u8]> {
@@ -189,7 +239,6 @@ impl Message {
 pub struct Encoder {
     buffer: Vec<u8>,
     headers: Vec<Header>,
-    text: String,
 }
 
 impl Encoder {
@@ -204,11 +253,17 @@ impl Encoder {
     ) -> Result<Message, EnvelopeError> {
         self.buffer.clear();
         self.headers.clear();
-        let key = event.key().map(|key| self.append(key.as_bytes()));
-        let value = envelope.write(event, self)?;
+        let key = envelope.key(event)?;
+        let key = key.as_deref();
+        let order = match key {
+            Some(key) => self.append(key.as_bytes()),
+            None => self.append(&event.reference.id.to_be_bytes()),
+        };
+        let value = envelope.write(event, key, self)?;
         Ok(Message {
             buffer: self.buffer.as_slice().into(),
-            key,
+            order,
+            has_key: key.is_some(),
             value,
             headers: self.headers.drain(..).collect(),
         })
@@ -238,22 +293,6 @@ impl Encoder {
             }
             EventId::Text(id) => self.header(name, id.as_bytes()),
         }
-    }
-
-    /// A configured header; left out if a column it names is null.
-    fn template_header(
-        &mut self,
-        name: &str,
-        template: &Template,
-        event: &Event<'_>,
-    ) -> Result<(), EnvelopeError> {
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        if render(template.segments(), event, &mut text)? {
-            self.header(name.to_owned(), text.as_bytes());
-        }
-        self.text = text;
-        Ok(())
     }
 
     /// The row's own headers, in the order of its JSON text.

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::json::Object;
-use super::{Encoder, EnvelopeError, header, needed};
-use crate::config::Field;
+use super::{Encoder, EnvelopeError, each, header, needed};
+use crate::config::{Field, NamedTemplates, OutboxConfig};
 use crate::event::{Event, Payload};
 
 /// The `native` envelope of one outbox.
@@ -22,6 +22,8 @@ pub struct Native {
     /// As a JSON string, escaped once.
     source_json: Box<str>,
     source: Box<str>,
+    /// More members.
+    fields: NamedTemplates,
 }
 
 const VERSION: &[u8] = b"1";
@@ -47,10 +49,12 @@ impl<'e> Facts<'e> {
 }
 
 impl Native {
-    pub fn new(source: &str) -> Native {
+    pub fn new(outbox: &OutboxConfig) -> Native {
+        let source = outbox.source.as_str();
         Native {
             source_json: serde_json::Value::from(source).to_string().into(),
             source: source.into(),
+            fields: outbox.templates.fields.clone(),
         }
     }
 
@@ -104,6 +108,7 @@ impl Native {
         body.optional_text("tracestate", event.tracestate);
         body.text("aggregateType", facts.aggregate_type);
         body.text("aggregateId", facts.aggregate_id);
+        each(&self.fields, event, |name, text| body.text(name, text))?;
         match event.payload {
             Payload::Json(json) => body.raw("data", json),
             Payload::Text(text) => body.text("data", text),

@@ -55,6 +55,7 @@ fn plain<'r>(payload: Payload<'r>) -> Event<'r> {
         topic: None,
         partition_key: None,
         created_at: Some(CreatedAt::from_postgres_micros(0)),
+        other_columns: &[],
         unsendable: None,
     }
 }
@@ -183,42 +184,189 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
+/// The texts of an event, each with its name in the native envelope and in CloudEvents.
+type Fact = (&'static str, &'static str, Option<String>);
+
+/// What says the fact in the message of this format, in its body or its headers.
+fn said(format: &str, message: &Message, fact: &Fact) -> Option<String> {
+    let (native, cloudevents, _) = fact;
+    match format {
+        "cloudevents_binary" => {
+            let name = format!("ce_{cloudevents}");
+            let found = headers(message)
+                .into_iter()
+                .find(|(header, _)| *header == name);
+            found.map(|(_, text)| text.to_owned())
+        }
+        _ => {
+            let body: Body =
+                serde_json::from_slice(message.value().expect("a value")).expect("valid JSON");
+            string(&body, [native, cloudevents])
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn every_payload_arrives_as_it_is_and_every_text_round_trips(
         json in json(),
+        text in any::<String>(),
         bytes in prop::collection::vec(any::<u8>(), 0..64),
+        facts in prop::array::uniform9(prop::option::of(any::<String>())),
         event_type in any::<String>(),
-        key in any::<String>(),
-        correlation in prop::option::of("[^\u{0}]+"),
+        micros in -300_000_000_000_000_000_i64..200_000_000_000_000_000,
     ) {
-        for payload in [Payload::Json(json.as_bytes()), Payload::Bytes(&bytes)] {
-            let mut event = plain(payload);
-            event.event_type = Some(&event_type);
-            event.aggregate_id = Some(&key);
-            event.correlation_id = correlation.as_deref();
+        let [aggregate_type, aggregate_id, version, correlation, causation, parent, state, key, tenant] =
+            facts.each_ref().map(Option::as_deref);
+        for payload in [Payload::Json(json.as_bytes()), Payload::Text(&text), Payload::Bytes(&bytes)] {
+            let others = [tenant];
+            let event = Event {
+                aggregate_type: Some(aggregate_type.unwrap_or_default()),
+                aggregate_id: Some(aggregate_id.unwrap_or_default()),
+                event_type: Some(&event_type),
+                event_version: Some(version.unwrap_or_default()),
+                correlation_id: correlation,
+                causation_id: causation,
+                traceparent: parent,
+                tracestate: state,
+                partition_key: key,
+                created_at: Some(CreatedAt::from_postgres_micros(micros)),
+                other_columns: &others,
+                ..plain(payload)
+            };
+            let kafka_key = key.or(event.aggregate_id);
+            let owned = |text: Option<&str>| text.map(str::to_owned);
+            let facts: [Fact; 10] = [
+                ("eventType", "type", Some(event_type.clone())),
+                ("eventVersion", "eventversion", owned(event.event_version)),
+                ("aggregateType", "aggregatetype", owned(event.aggregate_type)),
+                ("aggregateId", "subject", owned(event.aggregate_id)),
+                ("correlationId", "correlationid", owned(correlation)),
+                ("causationId", "causationid", owned(causation)),
+                ("traceparent", "traceparent", owned(parent)),
+                ("tracestate", "tracestate", owned(state)),
+                ("tenant", "tenant", owned(tenant)),
+                ("", "partitionkey", owned(kafka_key)),
+            ];
             for format in FORMATS {
-                let message = encode(&[("outbox.default.envelope", format)], &event);
-                prop_assert_eq!(message.key(), key.as_bytes());
+                let envelope = ("outbox.default.envelope", format);
+                let field = ("outbox.default.fields.tenant", "{tenant}");
+                let options = if format == "raw" { &[envelope][..] } else { &[envelope, field][..] };
+                let message = encode(options, &event);
+                prop_assert_eq!(message.kafka_key(), kafka_key.map(str::as_bytes));
                 let value = message.value().expect("a value");
-                let (Payload::Json(sent) | Payload::Bytes(sent)) = payload else { unreachable!() };
+                let sent = match payload {
+                    Payload::Json(bytes) | Payload::Bytes(bytes) => bytes,
+                    Payload::Text(text) => text.as_bytes(),
+                    Payload::Tombstone => unreachable!(),
+                };
                 if matches!(format, "raw" | "cloudevents_binary") {
                     prop_assert_eq!(value, sent);
-                    continue;
-                }
-                let body: Body = serde_json::from_slice(value).expect("valid JSON");
-                prop_assert_eq!(string(&body, ["type", "eventType"]), Some(event_type.clone()));
-                prop_assert_eq!(&string(&body, ["correlationid", "correlationId"]), &correlation);
-                let subject = string(&body, ["subject", "aggregateId"]);
-                prop_assert_eq!(subject.unwrap_or_default(), key.as_str());
-                match payload {
-                    Payload::Json(_) => prop_assert_eq!(body["data"].get(), json.trim()),
-                    _ => {
-                        let text = string(&body, ["data_base64", "dataBase64"]).expect("bytes");
-                        prop_assert_eq!(STANDARD.decode(text).expect("base64"), sent);
+                } else {
+                    let body: Body = serde_json::from_slice(value).expect("valid JSON");
+                    match payload {
+                        Payload::Json(_) => prop_assert_eq!(body["data"].get(), json.trim()),
+                        Payload::Text(_) => prop_assert_eq!(string(&body, ["data", ""]), Some(text.clone())),
+                        _ => {
+                            let text = string(&body, ["data_base64", "dataBase64"]).expect("bytes");
+                            prop_assert_eq!(STANDARD.decode(text).expect("base64"), sent);
+                        }
                     }
                 }
+                if format == "raw" {
+                    continue;
+                }
+                let time = said(format, &message, &("timestamp", "time", None)).expect("a time");
+                let time: jiff::Timestamp = time.parse().expect("RFC 3339");
+                prop_assert_eq!(time.as_microsecond(), event.created_at.map_or(0, CreatedAt::unix_micros));
+                for fact in &facts {
+                    let (native, name, expected) = fact;
+                    // CloudEvents has no empty attributes but for the type, which is ours to require.
+                    let expected = match format {
+                        "native" if native.is_empty() => continue,
+                        "native" => expected.clone(),
+                        _ if *name == "type" => expected.clone(),
+                        _ => expected.clone().filter(|text| !text.is_empty()),
+                    };
+                    prop_assert_eq!(said(format, &message, fact), expected, "{} of {}", name, format);
+                }
             }
+        }
+    }
+}
+
+/// The key, and what orders the message.
+fn keys(options: &[(&str, &str)], event: &Event<'_>) -> (Option<String>, Vec<u8>) {
+    let message = encode(options, event);
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    (message.kafka_key().map(text), message.key().to_vec())
+}
+
+#[test]
+fn a_key_is_what_the_template_makes_of_the_row_unless_the_row_has_its_own() {
+    let others = [Some("t1"), None];
+    let mut event = plain(Payload::Json(b"1"));
+    event.other_columns = &others;
+    let key = |text| [("outbox.default.key", text)];
+    let of = |text, event: &Event<'_>| keys(&key(text), event).0;
+    assert_eq!(of("{aggregate_id}", &event).as_deref(), Some("ord_1"));
+    assert_eq!(
+        of("{tenant}/{aggregate_type}", &event).as_deref(),
+        Some("t1/order")
+    );
+    assert_eq!(of("all", &event).as_deref(), Some("all"));
+    assert_eq!(of("{tenant}{region}", &event), None, "the region is null");
+    event.partition_key = Some("own");
+    for template in ["{aggregate_id}", "all", ""] {
+        assert_eq!(of(template, &event).as_deref(), Some("own"));
+    }
+}
+
+#[test]
+fn rows_without_a_key_are_order_keys_of_their_own() {
+    let one = plain(Payload::Json(b"1"));
+    let mut other = one;
+    other.reference.id = 2;
+    let keyless = [("outbox.default.key", "")];
+    let (key, order) = keys(&keyless, &one);
+    assert_eq!(key, None);
+    assert_ne!(order, keys(&keyless, &other).1);
+    assert_eq!(keys(&[], &one).1, keys(&[], &other).1, "they have a key");
+}
+
+#[test]
+fn raw_takes_blank_text_for_none_if_it_is_told_to() {
+    let raw = ("outbox.default.envelope", "raw");
+    let option = [raw, ("outbox.default.tombstone_on_empty", "true")];
+    for blank in ["", " ", "\n\t\r\u{b}"] {
+        let event = plain(Payload::Text(blank));
+        assert_eq!(encode(&option, &event).value(), None, "{blank:?}");
+        assert_eq!(encode(&[raw], &event).value(), Some(blank.as_bytes()));
+    }
+    for full in [
+        Payload::Text(" . "),
+        Payload::Json(b"\"\""),
+        Payload::Bytes(b" "),
+    ] {
+        assert!(encode(&option, &plain(full)).value().is_some(), "{full:?}");
+    }
+}
+
+#[test]
+fn the_row_says_what_its_bytes_or_texts_are() {
+    for (payload, default) in [
+        (Payload::Bytes(b"\0"), "application/octet-stream"),
+        (Payload::Text("a"), "text/plain"),
+    ] {
+        let mut event = plain(payload);
+        for expected in [default, "application/avro"] {
+            let binary = [("outbox.default.envelope", "cloudevents_binary")];
+            let message = encode(&binary, &event);
+            assert!(headers(&message).contains(&("content-type", expected)));
+            let structured = encode(&[("outbox.default.envelope", "cloudevents")], &event);
+            let said = format!("\"datacontenttype\":\"{expected}\"");
+            assert!(text(&structured).contains(&said), "{}", text(&structured));
+            event.content_type = Some("application/avro");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Row to message: which topic, which key, which bytes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::window::{Outgoing, TopicId};
 use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate, is_topic_name};
-use crate::envelope::{Encoder, Envelope, Message, render};
+use crate::envelope::{Encoder, Envelope, render};
 use crate::event::{CreatedAt, Event};
 
 /// Rows on their way from the source to the lane.
@@ -43,7 +44,9 @@ impl Batch {
 /// Turns the rows of one outbox into messages.
 #[derive(Debug)]
 pub struct Router {
-    template: TopicTemplate,
+    topic: TopicTemplate,
+    /// Stronger, for these event types.
+    routes: BTreeMap<String, TopicTemplate>,
     timestamp: EventTimestamp,
     envelope: Envelope,
     encoder: Encoder,
@@ -55,7 +58,8 @@ pub struct Router {
 impl Router {
     pub fn new(outbox: &OutboxConfig) -> Router {
         Router {
-            template: outbox.topic.clone(),
+            topic: outbox.templates.topic.clone(),
+            routes: outbox.templates.topics.clone(),
             timestamp: outbox.timestamp,
             envelope: Envelope::new(outbox),
             encoder: Encoder::default(),
@@ -82,10 +86,7 @@ impl Router {
         };
         let (message, unsendable) = match encoded {
             Ok(message) => (message, None),
-            Err(reason) => {
-                let key = event.key().unwrap_or_default();
-                (Message::of_key(key.as_bytes()), Some(reason.into()))
-            }
+            Err(reason) => (self.envelope.placeholder(event), Some(reason.into())),
         };
         Outgoing {
             event: event.reference,
@@ -122,11 +123,10 @@ impl Router {
         match event.topic {
             Some(topic) => self.name.push_str(topic),
             None => {
+                let routed = event.event_type.and_then(|name| self.routes.get(name));
+                let template = routed.unwrap_or(&self.topic);
                 // A part of a name could be that of another topic.
-                if !matches!(
-                    render(self.template.segments(), event, &mut self.name),
-                    Ok(true)
-                ) {
+                if !matches!(render(template.segments(), event, &mut self.name), Ok(true)) {
                     self.name.clear();
                 }
             }

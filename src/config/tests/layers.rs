@@ -16,7 +16,10 @@ fn two_variables_are_enough() {
     assert_eq!(config.outboxes.len(), 1);
     assert_eq!(outbox.name, "default");
     assert_eq!(outbox.table.to_string(), "public.outbox_events");
-    assert_eq!(outbox.topic.to_string(), "{aggregate_type}-events");
+    assert_eq!(
+        outbox.templates.topic.to_string(),
+        "{aggregate_type}-events"
+    );
     assert_eq!(
         outbox.retention,
         Retention::For(Duration::from_secs(7 * 24 * 60 * 60))

@@ -18,6 +18,47 @@ use sent::Sending;
 use table::{Column, Table};
 use types::Type;
 
+/// Outboxd's own table with the columns that templates name besides its own.
+///
+/// # Errors
+/// [`DbError::Schema`] with every column that is not there; else whatever Postgres says.
+pub async fn own_shape(session: &mut Session, config: &OutboxConfig) -> Result<Shape, DbError> {
+    let name = &config.table;
+    let mut shape = Shape::own(name);
+    if config.templates.other_columns.iter().len() > 0
+        && let Some(table) = Table::read(session, name).await?
+    {
+        let mut mistakes = Mistakes::default();
+        add_other_columns(&mut shape, &table, config, &mut mistakes);
+        if !mistakes.0.is_empty() {
+            return Err(mistakes.of(name));
+        }
+    }
+    Ok(shape)
+}
+
+/// The columns that only templates name, as text.
+fn add_other_columns(
+    shape: &mut Shape,
+    table: &Table,
+    config: &OutboxConfig,
+    mistakes: &mut Mistakes,
+) {
+    for (place, (name, option)) in config.templates.other_columns.iter().enumerate() {
+        match table.column(name.as_str()) {
+            Some(column) => {
+                let expression = format!(", {}::text as other_{place}", column.sql());
+                shape.fields.push_str(&expression);
+                shape.other_columns += 1;
+            }
+            None => mistakes.add(format!(
+                "column {:?} ({option}) does not exist",
+                name.as_str()
+            )),
+        }
+    }
+}
+
 /// Reads the catalogue and compares.
 ///
 /// # Errors
@@ -42,7 +83,10 @@ pub async fn shape(
         asked: &asked,
         table: &table,
     };
-    let shape = comparison.shape(&mut mistakes);
+    let mut shape = comparison.shape(&mut mistakes);
+    if let Some(shape) = &mut shape {
+        add_other_columns(shape, &table, config, &mut mistakes);
+    }
     let id = mapping.columns.id.as_str();
     let sequence = match table.column(id) {
         Some(_) => mistakes.take(Sequence::look_up(session, name, id).await?),
@@ -155,6 +199,7 @@ impl Comparison<'_> {
                 false => self.fingerprint(event_id),
             },
             fields,
+            other_columns: 0,
             created_at: self
                 .mapped(Field::CreatedAt)
                 .map(|column| column.as_timestamptz()),

@@ -56,6 +56,7 @@ pub struct Outbox {
     table: TableName,
     id_column: Arc<str>,
     form: RowForm,
+    other_columns: usize,
     statements: Statements,
 }
 
@@ -75,7 +76,7 @@ impl Outbox {
         relay_schema: &str,
     ) -> Result<Outbox, DbError> {
         let shape = match &config.mapping {
-            None => Shape::own(&config.table),
+            None => catalogue::own_shape(session, config).await?,
             Some(mapping) => catalogue::shape(session, config, mapping).await?,
         };
         Ok(Outbox::of(&shape, relay_schema, config.on_sent))
@@ -86,8 +87,13 @@ impl Outbox {
             table: shape.table.clone(),
             id_column: shape.id_column.as_str().into(),
             form: shape.form,
+            other_columns: shape.other_columns,
             statements: Statements::new(shape, relay_schema, on_sent),
         }
+    }
+
+    fn row(&self) -> (RowForm, usize) {
+        (self.form, self.other_columns)
     }
 
     pub fn table(&self) -> &TableName {
@@ -114,7 +120,7 @@ impl Outbox {
             .query(&self.statements.forward)
             .bind(position)
             .bind(limit.rows as i64);
-        read(session, query, self.form, limit, take)
+        read(session, query, self.row(), limit, take)
             .await
             .map_err(DbError::query(format!(
                 "reading the unsent rows of {}",
@@ -140,7 +146,7 @@ impl Outbox {
             .bind(first)
             .bind(last)
             .bind(limit.rows as i64);
-        read(session, query, self.form, limit, take)
+        read(session, query, self.row(), limit, take)
             .await
             .map_err(DbError::query(format!(
                 "asking for late rows of {}",
@@ -165,7 +171,7 @@ impl Outbox {
             .bind(after)
             .bind(limit.rows as i64)
             .bind(upto);
-        read(session, query, self.form, limit, take)
+        read(session, query, self.row(), limit, take)
             .await
             .map_err(DbError::query(format!(
                 "sweeping the unsent rows of {}",
@@ -361,7 +367,7 @@ impl Expired {
 async fn read<T>(
     session: &mut Session,
     query: sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>,
-    form: RowForm,
+    (form, other_columns): (RowForm, usize),
     limit: BatchLimit,
     mut take: impl FnMut(&Event<'_>) -> T,
 ) -> sqlx::Result<Batch<T>> {
@@ -369,7 +375,8 @@ async fn read<T>(
     let mut bytes = 0;
     let mut rows = session.connection().fetch(query);
     while let Some(row) = rows.try_next().await? {
-        let event = row::event(&row, form)?;
+        let others = row::others(&row, form, other_columns)?;
+        let event = row::event(&row, form, &others)?;
         bytes += ROW_OVERHEAD + payload_len(&event);
         batch.rows.push(take(&event));
         if batch.rows.len() >= limit.rows || bytes >= limit.bytes {

@@ -33,8 +33,24 @@ pub enum PayloadForm {
 const NOT_JSON: &str = "payload must be JSON, as payload_encoding says";
 const NOT_TEXT: &str = "payload must be UTF-8, as payload_encoding says";
 
+/// The texts of the columns that no field holds, which are the row's last.
+pub fn others(row: &PgRow, form: RowForm, count: usize) -> sqlx::Result<Vec<Option<&str>>> {
+    let first = match form {
+        RowForm::Own => 16,
+        RowForm::Mapped { uuid: true, .. } => 17,
+        RowForm::Mapped { uuid: false, .. } => 18,
+    };
+    (first..first + count)
+        .map(|column| text(row, column))
+        .collect()
+}
+
 /// Borrows an event from a row.
-pub fn event(row: &PgRow, form: RowForm) -> sqlx::Result<Event<'_>> {
+pub fn event<'r>(
+    row: &'r PgRow,
+    form: RowForm,
+    other_columns: &'r [Option<&'r str>],
+) -> sqlx::Result<Event<'r>> {
     let id = row.try_get(0)?;
     let uuid = |column| {
         let event_id = row.try_get(column)?;
@@ -83,6 +99,7 @@ pub fn event(row: &PgRow, form: RowForm) -> sqlx::Result<Event<'_>> {
         topic: text(row, 13)?,
         partition_key: text(row, 14)?,
         created_at: created_at(row, 15)?,
+        other_columns,
         unsendable,
     })
 }

@@ -16,8 +16,11 @@ pub struct Shape {
     pub id_value: String,
     /// The UUID that, with the id, tells an event from every other.
     pub fingerprint: String,
-    /// The select list: [`OWN_FIELDS`] in their order, then what the form says.
+    /// The select list: [`OWN_FIELDS`] in their order, then what the form says, then the columns that only
+    /// templates name.
     pub fields: String,
+    /// How many of those there are.
+    pub other_columns: usize,
     pub created_at: Option<String>,
     /// What holds for an unsent row; nothing: every row is unsent.
     pub unsent: Option<String>,
@@ -50,6 +53,7 @@ impl Shape {
             id_value: "e.id".to_owned(),
             fingerprint: "e.event_id".to_owned(),
             fields: OWN_FIELDS.to_owned(),
+            other_columns: 0,
             created_at: Some("e.created_at".to_owned()),
             unsent: Some("e.sent_at is null".to_owned()),
             mark: "sent_at = clock_timestamp()".to_owned(),

@@ -4,6 +4,7 @@ mod mapping;
 mod outboxes;
 mod sections;
 mod shape;
+mod templates;
 
 use super::{load, load_all, messages};
 
@@ -21,6 +22,7 @@ fn every_broken_rule_has_its_message() {
         sections::CASES,
         outboxes::CASES,
         mapping::CASES,
+        templates::CASES,
     ]
     .concat();
     assert!(cases.len() >= 50, "{} cases", cases.len());

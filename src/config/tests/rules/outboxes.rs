@@ -39,11 +39,11 @@ pub(super) const CASES: &[Case] = &[
         &[],
     ),
     (
-        "[outbox.a]\nheaders = 'x'\n[outbox.b]\ntable = 'b'\n[outbox.b.headers]\nid = '{ids}'\n\"x y\" = ['a']",
+        "[outbox.a]\nheaders = 'x'\n[outbox.b]\ntable = 'b'\n[outbox.b.headers]\nid = '{}'\n\"x y\" = ['a']",
         &[],
         &[
             "outbox.a.headers: must be a table of names and texts, is \"x\", from FILE",
-            "outbox.b.headers.id: must use only the placeholders {event_id}, {aggregate_type}, {aggregate_id}, {event_type}, {event_version}, {correlation_id}, {causation_id}, {traceparent}, {tracestate}, {created_at}, is \"{ids}\", from FILE",
+            "outbox.b.headers.id: must have a column's name between every { and }, of 1 to 63 bytes, is \"{}\", from FILE",
             "outbox.b.headers.\"x y\": must be text, is an array, from FILE",
         ],
     ),
@@ -56,11 +56,11 @@ pub(super) const CASES: &[Case] = &[
         ],
     ),
     (
-        "[outbox.a]\ntopic = ''\n[outbox.b]\ntable = 'b'\ntopic = '{aggregate}-x'",
+        "[outbox.a]\ntopic = ''\n[outbox.b]\ntable = 'b'\ntopic = '{payload}-x'",
         &[],
         &[
             "outbox.a.topic: must not be empty, is \"\", from FILE",
-            "outbox.b.topic: must use only the placeholders {aggregate_type}, {aggregate_id}, {event_type}, {event_version}, is \"{aggregate}-x\", from FILE",
+            "outbox.b.topic: must not use the placeholder {payload}, is \"{payload}-x\", from FILE",
         ],
     ),
     (
