@@ -4,6 +4,7 @@ mod bad_rows;
 mod bench;
 mod clients;
 mod consumer;
+mod debezium;
 mod demo;
 mod envelopes;
 mod holds;

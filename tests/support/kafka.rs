@@ -2,17 +2,15 @@
 //!
 //! Maven fetches the jars once (`kafka-pom.xml`), Java runs them.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use outboxd::local::{Sandbox, cache, free_port, last_lines};
+use outboxd::local::{Sandbox, free_port, last_lines};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::program;
+use super::java::{self, Java};
 
 /// The version that `kafka-pom.xml` names.
 pub const KAFKA_VERSION: &str = "4.1.1";
@@ -36,19 +34,7 @@ pub const BROKER_PROPERTIES: [(&str, &str); 12] = [
 ];
 
 const PROPERTIES: &str = "server.properties";
-const LOGGING: &str = "log4j2.properties";
 const LOG: &str = "kafka.log";
-
-/// Warnings and errors go to the console, which is the log in the sandbox.
-const LOGGING_CONFIGURATION: &str = "\
-status = error
-appender.console.type = Console
-appender.console.name = console
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1}: %m%n
-rootLogger.level = warn
-rootLogger.appenderRef.console.ref = console
-";
 
 /// How long a broker may take to come up: 3 s on an idle machine, more after a kill.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -61,8 +47,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct LocalKafka {
     sandbox: Sandbox,
-    java: PathBuf,
-    class_path: String,
+    java: Java,
     port: u16,
 }
 
@@ -74,8 +59,9 @@ impl LocalKafka {
     /// Kafka's 9, at the risk that a machine which stalls for longer fences it.
     pub async fn start(properties: &[(&str, &str)]) -> Result<Self> {
         let mut broker = Self {
-            class_path: format!("{}/*", jars().await?.display()),
-            java: java().context("no Kafka for the tests: install java")?,
+            java: Java::of(&format!("kafka-{KAFKA_VERSION}"), "kafka-pom.xml")
+                .await
+                .context("no Kafka for the tests (set OUTBOXD_TEST_KAFKA to a running one)")?,
             sandbox: Sandbox::create("kafka", None, Signal::KILL)
                 .context("making a directory for a local Kafka")?,
             port: free_port().context("finding a port for a local Kafka")?,
@@ -127,7 +113,7 @@ impl LocalKafka {
     /// Starts a stopped or killed broker, on its port and its data; returns when it answers.
     pub async fn start_again(&mut self) -> Result<()> {
         if self.sandbox.pid().is_none() {
-            let mut command = self.java_command("kafka.Kafka");
+            let mut command = self.java.command(&self.sandbox, "kafka.Kafka");
             command.arg(PROPERTIES);
             self.sandbox.run(command, LOG).context("starting Kafka")?;
         }
@@ -174,12 +160,13 @@ impl LocalKafka {
             text.push_str(&format!("{name}={value}\n"));
         }
         self.sandbox.write(PROPERTIES, &text)?;
-        self.sandbox.write(LOGGING, LOGGING_CONFIGURATION)?;
+        let (logging, configuration) = java::LOGGING;
+        self.sandbox.write(logging, configuration)?;
         Ok(())
     }
 
     async fn format(&mut self) -> Result<()> {
-        let mut command = self.java_command("kafka.tools.StorageTool");
+        let mut command = self.java.command(&self.sandbox, "kafka.tools.StorageTool");
         // A cluster id is 16 bytes in Base64; every cluster here may have the same.
         command.args(["format", "--cluster-id", "b3V0Ym94ZC10ZXN0cy0xMg"]);
         command.args(["--config", PROPERTIES]);
@@ -192,50 +179,6 @@ impl LocalKafka {
         );
         Ok(())
     }
-
-    /// Java with a small heap and a collector that takes no threads from the tests.
-    fn java_command(&self, class: &str) -> Command {
-        let mut command = self.sandbox.command(&self.java);
-        command
-            .args(["-Xmx512m", "-XX:+UseSerialGC", "-cp", &self.class_path])
-            .arg(format!("-Dlog4j2.configurationFile={LOGGING}"))
-            .arg(class);
-        command
-    }
-}
-
-/// What this machine lacks to run Kafka, if anything.
-pub fn local_lacks() -> Option<String> {
-    (java().is_none() || program("mvn").is_none()).then(|| "java (17 or later) and mvn".to_owned())
-}
-
-fn java() -> Option<PathBuf> {
-    let home = std::env::var_os("JAVA_HOME").map(PathBuf::from);
-    home.map(|home| home.join("bin/java"))
-        .filter(|java| java.is_file())
-        .or_else(|| program("java"))
-}
-
-/// The folder of Kafka's jars, fetched on first use.
-async fn jars() -> Result<PathBuf> {
-    cache::entry(&format!("kafka-{KAFKA_VERSION}"), async |folder: &Path| {
-        let maven = program("mvn").context("no Kafka for the tests: install mvn")?;
-        let pom = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/kafka-pom.xml");
-        let mut command = Command::new(maven);
-        command
-            .args(["--quiet", "--batch-mode", "--file", pom])
-            .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
-            .arg(format!("-DoutputDirectory={}", folder.display()));
-        let output = tokio::task::spawn_blocking(move || command.output()).await??;
-        ensure!(
-            output.status.success(),
-            "no Kafka for the tests (set OUTBOXD_TEST_KAFKA to a running one): \
-             fetching its jars from Maven Central: {}",
-            String::from_utf8_lossy(&output.stdout).trim()
-        );
-        Ok(())
-    })
-    .await
 }
 
 /// Whether a broker that is open for clients answers a metadata request within a moment.

@@ -4,8 +4,10 @@
 //! A test that stops or kills a server starts a private one there, and a
 //! [`pgbouncer::PgBouncer`] before it if need be. None of them outlives the test process.
 
+pub mod debezium;
 mod docker;
 pub mod fixture;
+mod java;
 pub mod kafka;
 pub mod pgbouncer;
 mod provider;

@@ -14,7 +14,8 @@ use rdkafka::client::DefaultClientContext;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::docker::{self, Container};
-use super::kafka::{self, LocalKafka};
+use super::java;
+use super::kafka::LocalKafka;
 use super::provider::{Offer, Provider, choose, docker_answers, variable};
 use super::unique;
 
@@ -238,7 +239,7 @@ impl KafkaServer {
             variable: "OUTBOXD_TEST_KAFKA",
             external: variable("OUTBOXD_TEST_KAFKA"),
             docker: docker_answers(),
-            local_lacks: kafka::local_lacks(),
+            local_lacks: java::lacks(),
         };
         let (bootstrap, keeper) = match choose(offer)? {
             Provider::External(bootstrap) => (bootstrap, Keeper::External),
