@@ -5,10 +5,12 @@
 //! CloudEvents among them.
 
 mod cloudevents;
+mod debezium;
 mod language;
 mod shop;
 mod snippets;
 
+use debezium::an_insert_into_debeziums_table_is_published_as_its_router_does;
 use language::Language;
 use shop::Shop;
 
@@ -147,7 +149,8 @@ macro_rules! tests_of {
                 an_event_takes_effect_once_over_a_crash_and_a_replay
                 an_event_whose_effect_fails_is_not_passed_over
                 a_claim_that_cannot_be_serialized_is_tried_again
-                an_event_too_old_to_tell_is_parked_and_takes_no_effect);
+                an_event_too_old_to_tell_is_parked_and_takes_no_effect
+                an_insert_into_debeziums_table_is_published_as_its_router_does);
         }
     };
     (@ $language:expr, $attribute:meta, $($test:ident)*) => {

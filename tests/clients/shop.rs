@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use super::language::Language;
 use crate::support::fixture::{Fixture, PATIENCE, Record, boolean, execute, number};
 
-const SCHEMA: &str = include_str!("../../examples/schema.sql");
+pub const SCHEMA: &str = include_str!("../../examples/schema.sql");
 const LOG: &str = "example.log";
 
 /// How often a condition is looked at.
@@ -45,11 +45,11 @@ impl Shop {
     }
 
     pub fn start_insert(&self, count: usize) -> Example {
-        self.start(&self.insert, "", count)
+        start(&self.fixture, &self.insert, "", count)
     }
 
     pub fn start_consumer(&self, group: &str, count: usize) -> Example {
-        self.start(&self.consume, group, count)
+        start(&self.fixture, &self.consume, group, count)
     }
 
     /// Consumes so many messages, all that the group has left.
@@ -169,23 +169,24 @@ impl Shop {
             .await
             .expect("asking does not panic")
     }
+}
 
-    fn start(&self, command_line: &[String], group: &str, count: usize) -> Example {
-        let Fixture { url, topic, .. } = &self.fixture;
-        let sandbox = Sandbox::create("example", None, Signal::KILL);
-        let mut sandbox = sandbox.expect("a directory for the example");
-        let mut command = sandbox.command(Path::new(&command_line[0]));
-        command
-            .args(&command_line[1..])
-            .args(["--count", &count.to_string()])
-            .env("POSTGRES_URL", url)
-            .env("JDBC_URL", jdbc_url(url))
-            .env("KAFKA_BOOTSTRAP_SERVERS", self.fixture.bootstrap())
-            .env("KAFKA_TOPIC", topic)
-            .env("KAFKA_GROUP", group_id(topic, group));
-        sandbox.run(command, LOG).expect("starting the example");
-        Example { sandbox }
-    }
+/// Starts an example on the fixture's database and topic.
+pub fn start(fixture: &Fixture, command_line: &[String], group: &str, count: usize) -> Example {
+    let Fixture { url, topic, .. } = fixture;
+    let sandbox = Sandbox::create("example", None, Signal::KILL);
+    let mut sandbox = sandbox.expect("a directory for the example");
+    let mut command = sandbox.command(Path::new(&command_line[0]));
+    command
+        .args(&command_line[1..])
+        .args(["--count", &count.to_string()])
+        .env("POSTGRES_URL", url)
+        .env("JDBC_URL", jdbc_url(url))
+        .env("KAFKA_BOOTSTRAP_SERVERS", fixture.bootstrap())
+        .env("KAFKA_TOPIC", topic)
+        .env("KAFKA_GROUP", group_id(topic, group));
+    sandbox.run(command, LOG).expect("starting the example");
+    Example { sandbox }
 }
 
 /// A database with outbox, inbox and the tables of the examples, and a topic.

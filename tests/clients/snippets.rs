@@ -4,7 +4,7 @@ use std::process::Command;
 
 use sqlx::Row;
 
-use super::shop;
+use super::{debezium, shop};
 use crate::support::fixture::number;
 
 #[tokio::test]
@@ -28,6 +28,23 @@ async fn an_item_inserted_by_psql_is_charged_by_psql_once() {
     }
     let invoiced = "select sum(total_cents)::bigint from invoices";
     assert_eq!(number(&mut fixture.database, invoiced).await, 4995);
+}
+
+#[tokio::test]
+#[ignore = "tests/clients/run runs it"]
+async fn an_item_inserted_by_psql_into_debeziums_table_is_published() {
+    let mut fixture = debezium::fixture("psql_debezium").await;
+    let item = [("order_id", "ord_1"), ("price_cents", "4995")];
+
+    psql(&fixture.url, "debezium.sql", &item);
+
+    let id = sqlx::query_scalar("select id::text from outbox");
+    let id: String = id.fetch_one(&mut fixture.database).await.expect("the row");
+    fixture.relay.start();
+    let record = fixture.next().await;
+    assert_eq!(record.header("id"), Some(&*id));
+    assert_eq!(record.key.as_deref(), Some("ord_1"));
+    assert_eq!(record.body()["totalCents"], 4995);
 }
 
 fn psql(url: &str, script: &str, variables: &[(&str, &str)]) -> String {
