@@ -352,7 +352,7 @@ impl Display for EnvelopeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "envelopes of rows with {} B of payload on one core, medians of {} runs, seed {}\n",
+            "envelopes of rows with {} B of payload by the time of one core, medians of {} runs, seed {}\n",
             self.payload_bytes, self.runs, self.seed
         )?;
         writeln!(
