@@ -1,6 +1,7 @@
 //! Kafka goes away for a while: killed, or frozen, with usual and with short time-outs of the client.
 
 use super::{Scenario, Size, outage};
+use crate::support::fixture::drain;
 use crate::support::kafka::LocalKafka;
 use crate::support::services;
 
@@ -62,7 +63,7 @@ async fn survives(name: &'static str, kind: Outage, settings: &[(&str, &str)]) {
         interrupt(&mut broker, kind).await;
         stage.end_period().await;
         // Everything that was in flight, held up, or written meanwhile, without anybody's help.
-        super::drain(&mut connection, &mut stage.relay).await;
+        drain(&mut connection, &mut stage.relay).await;
         let lines = stage.relay.log().split_off(logged);
         assert!(
             lines.len() <= LOG_LINES,

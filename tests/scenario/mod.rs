@@ -30,6 +30,7 @@ use fastrand::Rng;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::support::fixture::drain;
 use crate::support::relay::Relay;
 use application::{Application, Writing};
 use oracle::Counts;
@@ -274,29 +275,6 @@ impl Stage {
             relayed.as_secs_f64(),
         );
         counts
-    }
-}
-
-/// Waits until every row is marked.
-async fn drain(connection: &mut PgConnection, relay: &mut Relay) {
-    let mut least = i64::MAX;
-    let mut deadline = Instant::now() + PATIENCE;
-    loop {
-        let pending: i64 =
-            sqlx::query_scalar("select count(*) from outbox_events where sent_at is null")
-                .fetch_one(&mut *connection)
-                .await
-                .expect("counting the pending rows");
-        if pending == 0 {
-            return;
-        }
-        if pending < least {
-            least = pending;
-            deadline = Instant::now() + PATIENCE;
-        }
-        relay.assert_running();
-        assert!(Instant::now() < deadline, "{pending} rows stay unmarked");
-        tokio::time::sleep(POLL).await;
     }
 }
 

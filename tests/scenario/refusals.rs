@@ -4,7 +4,7 @@
 use sqlx::PgConnection;
 
 use super::{Scenario, Size};
-use crate::support::fixture::{execute, number};
+use crate::support::fixture::{drain, execute, number};
 use crate::support::services;
 
 /// The default of `outbox.default.window_rows`.
@@ -57,7 +57,7 @@ async fn refused_records_are_neither_lost_nor_overtaken() {
         stage.relay.logs_more(PARKING, refused).await;
         stage.topics.limit_records(topic, LARGE_ENOUGH).await;
         send_back(&mut connection).await;
-        super::drain(&mut connection, &mut stage.relay).await;
+        drain(&mut connection, &mut stage.relay).await;
         stage.end_period().await;
     }
     let rebuilds = stage.relay.logged("making a new kafka producer");

@@ -16,6 +16,9 @@ use super::services;
 /// Bounds a hang.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// No row is marked for so long: then it hangs.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(90);
+
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -160,8 +163,7 @@ impl Fixture {
 
     /// Waits until no row is unsent.
     pub async fn settled(&mut self) {
-        self.until("select count(*) = 0 from outbox_events where sent_at is null")
-            .await;
+        drain(&mut self.database, &mut self.relay).await;
     }
 
     /// Waits until the query answers true.
@@ -292,6 +294,29 @@ pub async fn insert(connection: &mut PgConnection, key: &str) -> i64 {
                values ('order', $1, 'order.placed', '{}') returning id";
     let row = sqlx::query(sql).bind(key).fetch_one(connection).await;
     row.expect("inserting an event").get(0)
+}
+
+/// Waits until no row is unsent, for as long as some are marked now and then.
+pub async fn drain(connection: &mut PgConnection, relay: &mut Relay) {
+    let mut least = i64::MAX;
+    let mut deadline = Instant::now() + DRAIN_PATIENCE;
+    loop {
+        let unsent = number(
+            connection,
+            "select count(*) from outbox_events where sent_at is null",
+        )
+        .await;
+        if unsent == 0 {
+            return;
+        }
+        if unsent < least {
+            least = unsent;
+            deadline = Instant::now() + DRAIN_PATIENCE;
+        }
+        relay.assert_running();
+        assert!(Instant::now() < deadline, "{unsent} rows stay unmarked");
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 pub async fn boolean(connection: &mut PgConnection, query: &str) -> bool {
