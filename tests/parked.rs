@@ -166,6 +166,25 @@ async fn with_block_key_the_later_rows_wait_for_the_decision_whoever_restarts() 
 }
 
 #[tokio::test]
+async fn a_row_without_a_key_blocks_nobody_and_goes_out_when_it_is_let_go() {
+    let mut fixture = fixture("keyless", "block_key").await;
+    fixture.relay.set("outbox.default.key", "");
+    write(&mut fixture, "bad", None).await;
+    write(&mut fixture, "bad", Some(2)).await;
+    fixture.relay.start();
+    let record = fixture.next().await;
+    assert_eq!(
+        (record.key.as_deref(), &record.body()["data"]),
+        (None, &json!(2))
+    );
+    parked(&mut fixture, 1).await;
+    limit(&fixture, "200000").await;
+    decide(&mut fixture, "retry").await;
+    assert_eq!(fixture.next().await.key, None);
+    fixture.settled().await;
+}
+
+#[tokio::test]
 async fn a_discarded_row_never_goes_out_and_lets_its_key_go_on() {
     let mut fixture = fixture("discarded", "block_key").await;
     write(&mut fixture, "bad", None).await;

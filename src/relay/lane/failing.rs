@@ -11,7 +11,7 @@ use crate::outage::jittered;
 use crate::relay::failure::{RefusedBy, Verdict, class, failure, verdict};
 use crate::relay::park::{MAX_PARKED, Parks, ToPark};
 use crate::relay::topics::TopicAnswer;
-use crate::relay::window::{Failed, Failure, Route, Ticket};
+use crate::relay::window::{Failed, Failure, Outgoing, Route, Ticket};
 
 /// Why a row was refused.
 struct Refusal<'r> {
@@ -174,7 +174,7 @@ impl LaneCore {
             reason: refusal.reason.into(),
             attempts: failed.attempts.max(1),
             failing_for: failed.failing_for,
-            blocks_key: self.poison.on_poison == OnPoison::BlockKey,
+            blocks_key: self.blocks_key(row),
         };
         tracing::error!(
             outbox = self.name,
@@ -190,13 +190,19 @@ impl LaneCore {
         let _ = self.to_park.send(ToPark { ticket, parking });
     }
 
+    /// Whether the later rows of its key are to wait for a decision about the row; one without a key has none.
+    fn blocks_key(&self, row: &Outgoing) -> bool {
+        self.poison.on_poison == OnPoison::BlockKey && row.message.kafka_key().is_some()
+    }
+
     /// News of the parker; says false when the lease is somebody else's.
     pub(super) fn take_parks(&mut self, parks: Parks) -> bool {
         match parks {
             Parks::Loaded(parked) => self.take_parked(parked),
             Parks::Done(tickets) => {
-                let blocks = self.poison.on_poison == OnPoison::BlockKey;
                 for ticket in tickets {
+                    let row = self.window.outgoing(ticket);
+                    let blocks = row.is_some_and(|row| self.blocks_key(row));
                     self.window.parked(ticket, blocks, Instant::now());
                 }
                 self.moved = true;
