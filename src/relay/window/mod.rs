@@ -9,7 +9,7 @@
 //!   flight has been reported and the back-off has passed. Then its rows go alone, one at a time,
 //!   until every row that was reported failed is through; then the key flows again.
 //! * A row counts until its mark is confirmed, so late marks fill the window and stop the reading.
-//! * Rows that cannot go on leave the window when others want their room ([`holds`]).
+//! * Rows that cannot go on leave the window when others want their room (`holds`).
 //! * Acknowledged events are remembered for a while: one that is read again, because its mark was lost
 //!   with the database or had not arrived yet, is marked again instead of published again.
 
