@@ -52,13 +52,19 @@ impl Hold {
         self.state != HoldState::Reread || id > reread_upto
     }
 
-    /// Holds one row more, or one that is held already and was read again.
-    fn pass_over(&mut self, row: &Outgoing) {
+    /// Holds one row more, or one that is held already and was read again. Says whether the pass under way does
+    /// not bring it: it began further up, and since then reading has begun anew from the start.
+    fn pass_over(&mut self, row: &Outgoing) -> bool {
         let id = row.event.id;
+        let is_missed = self.state == HoldState::Reread && id < self.from;
+        if is_missed {
+            self.state = HoldState::Ended;
+        }
         if id > self.last || id < self.from {
             self.rows += 1;
         }
         self.spans(row);
+        is_missed
     }
 
     /// A row that was in the window leaves it. A pass that was to bring this hold's rows brings no more.
@@ -104,14 +110,16 @@ impl Holds {
     }
 
     /// A row stays outside. What both its key and its topic hold is counted by both: each must know its
-    /// first row.
-    pub fn pass_over(&mut self, row: &Outgoing, reread_upto: i64) {
+    /// first row. Says whether another pass must bring it.
+    pub fn pass_over(&mut self, row: &Outgoing, reread_upto: i64) -> bool {
         let key = row.message.key();
+        let mut is_missed = false;
         for hold in self.topic.iter_mut().chain(self.keys.get_mut(key)) {
             if hold.holds(row.event.id, reread_upto) {
-                hold.pass_over(row);
+                is_missed |= hold.pass_over(row);
             }
         }
+        is_missed
     }
 
     /// A row goes in that a pass has brought.

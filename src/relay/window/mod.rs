@@ -217,7 +217,7 @@ impl Window {
         let topic = outgoing.topic;
         let holds = &mut self.topic(topic).holds;
         if holds.holds(&outgoing, reread_upto) {
-            holds.pass_over(&outgoing, reread_upto);
+            self.wants_pass |= holds.pass_over(&outgoing, reread_upto);
             return Ok(Admission::Held);
         }
         if !self.has_room(outgoing.message.size()) {

@@ -514,7 +514,7 @@ impl Model {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1_000,
+        cases: 4_000,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
