@@ -272,24 +272,9 @@ impl Common {
     /// The configuration of the chosen outbox, moved to a table of the benchmark's own.
     fn workspace(&self) -> anyhow::Result<Workspace> {
         let configured = self.config.load()?;
-        let mut names = configured.outboxes.keys();
-        let name = match (&self.outbox, names.next(), names.next()) {
-            (Some(name), ..) if configured.outboxes.contains_key(name) => name.clone(),
-            (None, Some(only), None) => only.clone(),
-            (chosen, ..) => anyhow::bail!(
-                "--outbox: must name one of the configured outboxes ({}), {}",
-                configured
-                    .outboxes
-                    .keys()
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                match chosen {
-                    Some(name) => format!("is {name}"),
-                    None => "is not given".to_owned(),
-                }
-            ),
-        };
+        let name = super::outbox(&configured, self.outbox.as_deref())?
+            .name
+            .clone();
         let names = Names::draw();
         let mut sources = self.config.clone();
         let mut set = |option: &str, value: &str| {

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod bench;
+mod dead;
 #[cfg(feature = "demo")]
 mod demo;
 mod dlq;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigErrors, Sources};
+use crate::config::{Config, ConfigErrors, OutboxConfig, Sources};
 
 pub use exit::Exit;
 
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Create or upgrade the tables, or print the SQL that does
     Migrate(migrate::MigrateArgs),
+    /// Show the rows that could not be published, and decide about them
+    Dead(dead::DeadArgs),
     /// See to the consumers' side: what they remember
     Inbox(inbox::InboxArgs),
     /// Measure the relay with the configured services, in a schema and topics of its own
@@ -98,6 +101,26 @@ impl ConfigArgs {
     }
 }
 
+/// The outbox that `--outbox` names; the only one if it is not given.
+///
+/// # Errors
+/// When there is none of that name, or there are several and none was named.
+fn outbox<'c>(config: &'c Config, named: Option<&str>) -> anyhow::Result<&'c OutboxConfig> {
+    let found = match named {
+        Some(name) => config.outboxes.get(name),
+        None if config.outboxes.len() == 1 => config.outboxes.values().next(),
+        None => None,
+    };
+    found.ok_or_else(|| {
+        let names: Vec<&str> = config.outboxes.keys().map(String::as_str).collect();
+        anyhow::anyhow!(
+            "--outbox: must name one of the configured outboxes ({}), {}",
+            names.join(", "),
+            named.map_or_else(|| "is not given".to_owned(), |name| format!("is {name}"))
+        )
+    })
+}
+
 /// Parses the arguments, runs the command, and turns how it ended into an exit status.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -106,6 +129,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Dead(args) => dead::run(&args),
         Command::Inbox(args) => inbox::run(args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -26,6 +26,8 @@ pub enum Role {
     Parker,
     /// Counts for the metrics.
     Gauge,
+    /// Does what somebody asked for on the command line.
+    Command,
 }
 
 impl Role {
@@ -37,6 +39,7 @@ impl Role {
             Role::Janitor => "janitor",
             Role::Parker => "parker",
             Role::Gauge => "gauge",
+            Role::Command => "command",
         }
     }
 
@@ -45,7 +48,7 @@ impl Role {
     /// would stall the lane.
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Role::Reader | Role::Gauge => &[
+            Role::Reader | Role::Gauge | Role::Command => &[
                 ("enable_seqscan", "off"),
                 ("enable_bitmapscan", "off"),
                 ("enable_sort", "off"),

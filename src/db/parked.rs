@@ -72,6 +72,16 @@ pub enum Decision {
     Discard,
 }
 
+impl Decision {
+    /// As it stands in the tables, and as its command is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Decision::Retry => "retry",
+            Decision::Discard => "discard",
+        }
+    }
+}
+
 /// A decision that was acted upon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
@@ -253,14 +263,10 @@ impl ParkedRows {
             .iter()
             .map(|event| (event.id, event.event_id))
             .unzip();
-        let name = match decision {
-            Decision::Retry => "retry",
-            Decision::Discard => "discard",
-        };
         let query = fenced(session, &self.apply, fence)
             .bind(ids)
             .bind(event_ids)
-            .bind(name);
+            .bind(decision.name());
         let rows = session.connection().fetch_all(query).await;
         let rows = rows.map_err(action())?;
         rows.iter()

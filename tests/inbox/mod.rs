@@ -8,30 +8,11 @@ mod size;
 mod status;
 mod topics;
 
-use std::process::{Command, Output};
-
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
+use crate::support::command::{outboxd, succeeds};
 use crate::support::fixture::connect;
 use crate::support::services::{self, PostgresServer, TestDatabase};
-
-/// Runs `outboxd` to its end with nothing in its environment.
-fn outboxd(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
-    command.env_clear().args(arguments);
-    command.output().expect("running outboxd")
-}
-
-/// What it printed, if it succeeded.
-fn succeeds(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{}\n{text}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
 
 /// A database with the inbox's schema.
 struct InboxDatabase {

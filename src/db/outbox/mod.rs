@@ -1,5 +1,6 @@
 //! One outbox table: what the relay asks of it and does to it.
 
+pub mod inspect;
 mod row;
 mod shape;
 mod statements;
@@ -75,11 +76,15 @@ impl Outbox {
         config: &OutboxConfig,
         relay_schema: &str,
     ) -> Result<Outbox, DbError> {
-        let shape = match &config.mapping {
-            None => catalogue::own_shape(session, config).await?,
-            Some(mapping) => catalogue::shape(session, config, mapping).await?,
-        };
+        let shape = Outbox::shape(session, config).await?;
         Ok(Outbox::of(&shape, relay_schema, config.on_sent))
+    }
+
+    async fn shape(session: &mut Session, config: &OutboxConfig) -> Result<Shape, DbError> {
+        match &config.mapping {
+            None => catalogue::own_shape(session, config).await,
+            Some(mapping) => catalogue::shape(session, config, mapping).await,
+        }
     }
 
     fn of(shape: &Shape, relay_schema: &str, on_sent: OnSent) -> Outbox {

@@ -1,0 +1,197 @@
+//! `outboxd dead retry` and `outboxd dead discard`
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use clap::{ArgGroup, Args};
+use serde_json::json;
+
+use super::{FilterArgs, Opened, Whose, not_parked, text};
+use crate::cli::Exit;
+use crate::db::dead_letters::{Filter, Reason};
+use crate::db::lease::{Leases, Standing};
+use crate::db::parked::Decision;
+
+/// What the two have in common.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true))]
+pub struct DecideArgs {
+    #[command(flatten)]
+    whose: Whose,
+    /// The rows' ids, as `list` prints them
+    #[arg(group = "which", conflicts_with = "filters")]
+    ids: Vec<i64>,
+    /// All parked rows, or all that the filters choose
+    #[arg(long, group = "which")]
+    all: bool,
+    #[command(flatten)]
+    filters: FilterArgs,
+    /// Say how many rows and which, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask first
+    #[arg(long)]
+    yes: bool,
+    /// Record this as the reason
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+    /// Record this as who decided [default: the database session's user]
+    #[arg(long, value_name = "NAME")]
+    who: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Rows that are listed at a time.
+const PAGE: i64 = 1_000;
+
+/// Rows a second that a relay acts on, about.
+const ACTED_ON: usize = 1_000;
+
+/// Notes the decision.
+///
+/// # Errors
+/// When a row is not parked, or the decision is not confirmed.
+pub async fn run(args: &DecideArgs, decision: Decision) -> anyhow::Result<Exit> {
+    let mut opened = args.whose.open().await?;
+    let filter = args.filters.filter((!args.all).then(|| args.ids.clone()));
+    let ids = opened.ids(&filter).await?;
+    // All must be there before anything is done.
+    if let Some(missing) = args.ids.iter().find(|id| ids.binary_search(id).is_err()) {
+        return Err(not_parked(*missing, &opened.outbox));
+    }
+    if args.dry_run {
+        return dry_run(args, &mut opened, &filter, decision, &ids).await;
+    }
+    if !ids.is_empty() && !args.yes && !is_confirmed(&opened, decision, ids.len())? {
+        eprintln!("outboxd: nothing was decided");
+        return Ok(Exit::Failure);
+    }
+    let reason = Reason {
+        who: args.who.clone(),
+        why: args.why.clone(),
+    };
+    let (decided, is_owned) = opened.decide(&ids, decision, &reason).await?;
+    let mut out = std::io::stdout().lock();
+    // A closed pipe (`| head`) is no failure, here and below.
+    if args.json {
+        let done = json!({
+            "outbox": opened.outbox.name,
+            "decision": decision.name(),
+            "rows": ids,
+            "decided": decided,
+            "owned": is_owned,
+            "dryRun": false,
+        });
+        let _ = writeln!(out, "{done:#}");
+        return Ok(Exit::Success);
+    }
+    if ids.is_empty() {
+        let _ = writeln!(out, "no parked rows");
+        return Ok(Exit::Success);
+    }
+    let when = match is_owned {
+        true if ids.len() > ACTED_ON => format!("the relay acts on about {ACTED_ON} rows a second"),
+        true => "the relay acts on it within about a second".to_owned(),
+        false => "no relay owns the outbox now, the next one acts on it".to_owned(),
+    };
+    let _ = writeln!(
+        out,
+        "{}: {}; {when}",
+        decision.name(),
+        rows(decided as usize)
+    );
+    if decided < ids.len() as i64 {
+        let gone = ids.len() - decided as usize;
+        let _ = writeln!(out, "{} not parked any more", rows(gone));
+    }
+    Ok(Exit::Success)
+}
+
+async fn dry_run(
+    args: &DecideArgs,
+    opened: &mut Opened,
+    filter: &Filter,
+    decision: Decision,
+    ids: &[i64],
+) -> anyhow::Result<Exit> {
+    if args.json {
+        let would = json!({
+            "outbox": opened.outbox.name,
+            "decision": decision.name(),
+            "rows": ids,
+            "dryRun": true,
+        });
+        let _ = writeln!(std::io::stdout(), "{would:#}");
+        return Ok(Exit::Success);
+    }
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "would {} {}", decision.name(), rows(ids.len()));
+    let mut after = i64::MIN;
+    loop {
+        let page = opened.page(filter, after, PAGE).await?;
+        for note in &page {
+            // Nobody reads on.
+            if writeln!(out, "{}", text::line(note)).is_err() {
+                return Ok(Exit::Success);
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() as i64 == PAGE => after = last.event.id,
+            _ => return Ok(Exit::Success),
+        }
+    }
+}
+
+/// Asks whoever sits at the terminal.
+fn is_confirmed(opened: &Opened, decision: Decision, count: usize) -> anyhow::Result<bool> {
+    let stdin = std::io::stdin();
+    anyhow::ensure!(
+        stdin.is_terminal(),
+        "--yes: must be given where nobody can be asked (stdin is no terminal), is not given; \
+         --dry-run says what it would do to {}",
+        rows(count)
+    );
+    eprint!(
+        "{} {} of outbox \"{}\"? [y/N] ",
+        decision.name(),
+        rows(count),
+        opened.outbox.name
+    );
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+impl Opened {
+    async fn ids(&mut self, filter: &Filter) -> anyhow::Result<Vec<i64>> {
+        self.session.begin().await?;
+        let ids = self.letters.ids(&mut self.session, filter).await?;
+        self.session.commit().await?;
+        Ok(ids)
+    }
+
+    /// Returns how many rows are still parked, and whether a relay owns the outbox.
+    async fn decide(
+        &mut self,
+        ids: &[i64],
+        decision: Decision,
+        reason: &Reason,
+    ) -> anyhow::Result<(i64, bool)> {
+        let leases = Leases::new(self.config.postgres.schema.as_str());
+        let table = self.outbox.table.to_string();
+        let session = &mut self.session;
+        session.begin().await?;
+        let decided = self.letters.decide(session, ids, decision, reason).await?;
+        let standing = leases.look(session, &table, 0).await?;
+        session.commit().await?;
+        Ok((decided, matches!(standing, Standing::Held { .. })))
+    }
+}
+
+fn rows(count: usize) -> String {
+    match count {
+        1 => "1 parked row".to_owned(),
+        count => format!("{count} parked rows"),
+    }
+}
