@@ -15,6 +15,7 @@ mod mapping;
 mod parked;
 mod polls;
 mod presets;
+mod replay;
 mod routing;
 mod run;
 mod scenario;

@@ -23,7 +23,8 @@ Exit status:
   0    done; for `run`: stopped, and nothing will be published twice
   1    failed
   2    wrong arguments
-  75   stopped before everything was settled; for `run`: some events may be published again
+  75   stopped before everything was settled; for `run`: some events may be published again; for
+       `replay`: rows remain
   78   the configuration or the database's schema does not fit
   130  ended at once by a second signal";
 

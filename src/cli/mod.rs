@@ -8,6 +8,7 @@ mod dlq;
 mod exit;
 mod inbox;
 mod migrate;
+mod replay;
 mod run;
 
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Show the rows that could not be published, and decide about them
     Dead(dead::DeadArgs),
+    /// Send rows again that were sent and are still there
+    Replay(replay::ReplayArgs),
     /// See to the consumers' side: what they remember
     Inbox(inbox::InboxArgs),
     /// Measure the relay with the configured services, in a schema and topics of its own
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Dead(args) => dead::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Inbox(args) => inbox::run(args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -44,6 +44,8 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     pub const TRACESTATE: &str = "tracestate";
     pub const CONTENT_TYPE: &str = "content-type";
+    /// Of copies that somebody asked for: all that tells them from the first.
+    pub const REPLAY: &str = "outboxd-replay";
 }
 
 /// Why a row cannot become a message. The fault is the row's alone.
@@ -58,6 +60,9 @@ pub enum EnvelopeError {
     #[error("{} must not be null, the envelope needs it", field.name())]
     Missing { field: Field },
 }
+
+/// The value of [`header::REPLAY`]: every replay's copies are the same, byte for byte.
+const REPLAYED: &[u8] = b"1";
 
 /// How the rows of one outbox become messages.
 #[derive(Debug, Clone)]
@@ -190,6 +195,26 @@ impl Message {
             has_key: true,
             value: None,
             headers: Box::default(),
+        }
+    }
+
+    /// The same message as a replay's copy of it. What a row's own headers may say of replays is not taken
+    /// for it: there is exactly one such header.
+    #[must_use]
+    pub fn replayed(self) -> Message {
+        let start = self.buffer.len() as u32;
+        let mut buffer = self.buffer.into_vec();
+        buffer.extend_from_slice(REPLAYED);
+        let mut headers = self.headers.into_vec();
+        headers.retain(|header| header.name != header::REPLAY);
+        headers.push(Header {
+            name: Cow::Borrowed(header::REPLAY),
+            value: start..buffer.len() as u32,
+        });
+        Message {
+            buffer: buffer.into(),
+            headers: headers.into(),
+            ..self
         }
     }
 

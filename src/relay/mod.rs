@@ -12,6 +12,7 @@ mod mark;
 mod outbound;
 mod park;
 mod postgres;
+pub mod replay;
 mod router;
 mod source;
 pub mod status;

@@ -88,6 +88,15 @@ impl Relay {
         self.spawn("run", arguments);
     }
 
+    /// Another command of the program with the same settings.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = super::command::command(arguments);
+        for (option, value) in &self.settings {
+            command.arg("--set").arg(format!("{option}={value}"));
+        }
+        command
+    }
+
     /// SIGTERM, whatever comes of it.
     pub fn terminate(&mut self) {
         self.assert_running();

@@ -204,6 +204,7 @@ impl Comparison<'_> {
                 .mapped(Field::CreatedAt)
                 .map(|column| column.as_timestamptz()),
             unsent: sending.unsent,
+            is_sent: sending.is_sent,
             mark: sending.mark,
             sent: sending.sent,
             form: RowForm::Mapped {

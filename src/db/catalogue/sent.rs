@@ -11,6 +11,7 @@ use crate::db::outbox::Sent;
 #[derive(Debug)]
 pub struct Sending {
     pub unsent: Option<String>,
+    pub is_sent: Option<String>,
     pub mark: String,
     pub sent: Option<Sent>,
 }
@@ -20,6 +21,7 @@ impl Sending {
         let Some(sent) = &asked.mapping.sent else {
             return Some(Sending {
                 unsent: None,
+                is_sent: None,
                 mark: String::new(),
                 sent: None,
             });
@@ -55,6 +57,7 @@ impl Sending {
             ));
         }
         check_labels(column, sent, mistakes);
+        let is_sent = is_sent(column, sent.values.as_ref());
         let at_or_column = at.or(TIMES.contains(&column.kind).then_some(column));
         if asked.expires && at_or_column.is_none() {
             let (name, kind) = (&column.name, &column.type_name);
@@ -67,9 +70,14 @@ impl Sending {
             unsent: Some(unsent(column, sent.values.as_ref())),
             mark: mark(column, sent.values.as_ref(), at),
             sent: at_or_column.map(|time| Sent {
-                condition: is_sent(column, sent.values.as_ref(), time),
+                condition: match column.name == time.name {
+                    true => is_sent.clone(),
+                    // Its own time may be another's.
+                    false => format!("{is_sent} and {} is not null", time.sql()),
+                },
                 at: time.as_timestamptz(),
             }),
+            is_sent: Some(is_sent),
         })
     }
 }
@@ -99,13 +107,11 @@ fn unsent(column: &Column, values: Option<&SentValues>) -> String {
     }
 }
 
-fn is_sent(column: &Column, values: Option<&SentValues>, time: &Column) -> String {
-    let (sql, at) = (column.sql(), time.sql());
+fn is_sent(column: &Column, values: Option<&SentValues>) -> String {
+    let sql = column.sql();
     match (values, column.kind) {
-        (Some(values), _) => format!("{sql} = {} and {at} is not null", literal(&values.sent)),
-        (None, Type::Boolean) => format!("{sql} and {at} is not null"),
-        // Its own time may be another's.
-        (None, _) if column.name != time.name => format!("{sql} is not null and {at} is not null"),
+        (Some(values), _) => format!("{sql} = {}", literal(&values.sent)),
+        (None, Type::Boolean) => sql,
         (None, _) => format!("{sql} is not null"),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod inspect;
 mod row;
+pub mod sent_rows;
 mod shape;
 mod statements;
 

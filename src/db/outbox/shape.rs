@@ -24,6 +24,8 @@ pub struct Shape {
     pub created_at: Option<String>,
     /// What holds for an unsent row; nothing: every row is unsent.
     pub unsent: Option<String>,
+    /// What holds for a sent row; nothing: they are not kept.
+    pub is_sent: Option<String>,
     /// What marks a row, as assignments.
     pub mark: String,
     /// What holds for a sent row, and when it was sent; nothing: it is not known when.
@@ -56,6 +58,7 @@ impl Shape {
             other_columns: 0,
             created_at: Some("e.created_at".to_owned()),
             unsent: Some("e.sent_at is null".to_owned()),
+            is_sent: Some("e.sent_at is not null".to_owned()),
             mark: "sent_at = clock_timestamp()".to_owned(),
             sent: Some(Sent {
                 condition: "e.sent_at is not null".to_owned(),
