@@ -13,6 +13,7 @@ mod inbox;
 mod late_commits;
 mod mapping;
 mod parked;
+mod pauses;
 mod polls;
 mod presets;
 mod replay;

@@ -8,6 +8,7 @@ mod dlq;
 mod exit;
 mod inbox;
 mod migrate;
+mod pause;
 mod replay;
 mod run;
 
@@ -40,6 +41,10 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Show the rows that could not be published, and decide about them
     Dead(dead::DeadArgs),
+    /// Have the rows of an outbox, or of one topic of it, wait in their table
+    Pause(pause::PauseArgs),
+    /// Let them go on
+    Resume(pause::ResumeArgs),
     /// Send rows again that were sent and are still there
     Replay(replay::ReplayArgs),
     /// See to the consumers' side: what they remember
@@ -133,6 +138,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Dead(args) => dead::run(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Inbox(args) => inbox::run(args),
         Command::Bench(args) => bench::run(&args),

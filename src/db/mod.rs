@@ -8,6 +8,7 @@ pub mod lease;
 pub mod migrate;
 pub mod outbox;
 pub mod parked;
+pub mod pauses;
 pub mod sequence;
 
 pub use connect::{Database, Role, ServerLife, Session};

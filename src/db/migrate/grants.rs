@@ -73,6 +73,7 @@ impl Grants<'_> {
             sql,
             "grant select, insert, update on \"{schema}\".outboxd_leases to {role};\n\
              grant select, insert, update, delete on \"{schema}\".outboxd_parked to {role};\n\
+             grant select, insert, delete on \"{schema}\".outboxd_pauses to {role};\n\
              grant select, insert on \"{schema}\".outboxd_decisions to {role};"
         );
         for TableName { schema, name } in self.own_tables() {

@@ -25,6 +25,12 @@ pub const RELAY: &[Migration] = &[
         compatible_with: 1,
         sql: include_str!("../../../migrations/relay/0002_parked.sql"),
     },
+    Migration {
+        version: 3,
+        name: "pauses",
+        compatible_with: 1,
+        sql: include_str!("../../../migrations/relay/0003_pauses.sql"),
+    },
 ];
 
 pub const OUTBOX: &[Migration] = &[Migration {
