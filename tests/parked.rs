@@ -252,6 +252,55 @@ async fn rows_that_cannot_be_messages_are_parked_before_they_are_sent() {
 }
 
 #[tokio::test]
+async fn a_paused_topic_waits_whoever_restarts_and_the_others_flow() {
+    let mut fixture = Fixture::new("paused").await;
+    let elsewhere = services::kafka().await.unique_topic("paused-elsewhere");
+    services::kafka()
+        .await
+        .create_topic(&elsewhere, 1, &[])
+        .await;
+    let pause = format!("select outbox_pause('public.outbox_events', '{elsewhere}')");
+    execute(&mut fixture.database, &pause).await;
+    let write = format!(
+        "insert into outbox_events (aggregate_type, aggregate_id, event_type, topic) \
+         values ('x', 'k', 't', '{elsewhere}')"
+    );
+    execute(&mut fixture.database, &write).await;
+    fixture.relay.start();
+    insert(&mut fixture.database, "fine").await;
+    assert_eq!(fixture.next().await.key.as_deref(), Some("fine"));
+    fixture
+        .metric_is("held_topics", |topics| topics == 1.0)
+        .await;
+
+    execute(
+        &mut fixture.database,
+        "select outbox_pause('public.outbox_events')",
+    )
+    .await;
+    fixture
+        .metric_is("held_topics", |topics| topics == 2.0)
+        .await;
+    insert(&mut fixture.database, "later").await;
+    fixture.relay.stop().await;
+    fixture.relay.start();
+    fixture.metric_is("pending_rows", |rows| rows == 2.0).await;
+    assert_eq!(fixture.published(), 1);
+
+    execute(
+        &mut fixture.database,
+        "select outbox_resume('public.outbox_events')",
+    )
+    .await;
+    assert_eq!(fixture.next().await.key.as_deref(), Some("later"));
+    let unsent = "select count(*) = 1 from outbox_events where sent_at is null";
+    fixture.until(unsent).await;
+    let resume = format!("select outbox_resume('public.outbox_events', '{elsewhere}')");
+    execute(&mut fixture.database, &resume).await;
+    fixture.settled().await;
+}
+
+#[tokio::test]
 async fn what_is_one_byte_too_large_never_enters_a_message_set() {
     let mut fixture = Fixture::new("one_byte").await;
     limit(&fixture, LIMIT).await;

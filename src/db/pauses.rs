@@ -1,5 +1,6 @@
 //! What somebody has paused: an outbox, or one topic of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sqlx::{Executor, Row};
@@ -15,6 +16,33 @@ pub struct Pause {
     pub since: String,
     pub by: String,
     pub why: Option<String>,
+}
+
+/// What of an outbox is paused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paused {
+    /// All of it.
+    pub outbox: bool,
+    pub topics: BTreeSet<String>,
+}
+
+impl Paused {
+    pub fn covers(&self, topic: &str) -> bool {
+        self.outbox || self.topics.contains(topic)
+    }
+}
+
+impl FromIterator<Pause> for Paused {
+    fn from_iter<T: IntoIterator<Item = Pause>>(pauses: T) -> Paused {
+        let mut paused = Paused::default();
+        for pause in pauses {
+            match pause.topic {
+                Some(topic) => drop(paused.topics.insert(topic)),
+                None => paused.outbox = true,
+            }
+        }
+        paused
+    }
 }
 
 /// The statements on the pauses of one outbox, named as in its lease.

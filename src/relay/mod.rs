@@ -31,6 +31,7 @@ use crate::config::{OutboxConfig, RelayConfig, Retention};
 use crate::db::lease::Standing;
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::parked::ParkedRows;
+use crate::db::pauses::Pauses;
 use crate::db::{DbError, Role, migrate};
 use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
 use crate::outage::Retry;
@@ -237,6 +238,7 @@ impl Relay {
                 outbox: outbox.clone(),
                 fence: lease.fence.clone(),
                 rows: ParkedRows::new(self.postgres.schema()),
+                pauses: Pauses::new(self.postgres.schema(), &lease.fence.outbox),
                 metrics: self.metrics.clone(),
             },
             poison: Poison {

@@ -12,6 +12,7 @@ use crate::admin::metrics::OutboxMetrics;
 use crate::db::lease::Fence;
 use crate::db::outbox::Outbox;
 use crate::db::parked::{Decided, Decision, Parked, ParkedRows, Parking};
+use crate::db::pauses::{Paused, Pauses};
 use crate::db::{DbError, Role, Session};
 use crate::outage::{Retry, jittered};
 
@@ -34,10 +35,12 @@ pub struct ToPark {
 }
 
 /// What the parker tells the lane.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Parks {
-    /// The rows that were parked before: the first that is told.
-    Loaded(Vec<Parked>),
+    /// The rows that were parked before, and what is paused: the first that is told.
+    Loaded(Vec<Parked>, Paused),
+    /// Something else is paused now.
+    Paused(Paused),
     /// These rows are parked.
     Done(Vec<Ticket>),
     Decided(Vec<Decided>),
@@ -51,6 +54,7 @@ pub struct Parker {
     pub outbox: Outbox,
     pub fence: Fence,
     pub rows: ParkedRows,
+    pub pauses: Pauses,
     pub metrics: OutboxMetrics,
 }
 
@@ -64,22 +68,22 @@ impl Parker {
         let mut session: Option<Session> = None;
         let mut retry = Retry::new(Duration::from_secs(2));
         let mut rows: Vec<ToPark> = Vec::new();
-        let mut is_loaded = false;
+        let mut paused: Option<Paused> = None;
         let mut look_at = Instant::now();
         loop {
-            let done = match (is_loaded, rows.is_empty()) {
-                (false, _) => self.load(&mut session).await.map(Some),
-                (true, false) => self.park(&mut session, &rows).await.map(Some),
-                (true, true) => self.decide(&mut session).await,
+            let done = match (&mut paused, rows.is_empty()) {
+                (None, _) => self.load(&mut session, &mut paused).await,
+                (Some(_), false) => self.park(&mut session, &rows).await,
+                (Some(paused), true) => self.look(&mut session, paused).await,
             };
             match done {
                 Ok(news) => {
                     retry.reset();
-                    is_loaded = true;
                     rows.clear();
-                    let is_fenced = matches!(news, Some(Parks::Fenced));
+                    let is_fenced = news.contains(&Parks::Fenced);
                     // The lane is gone: then nobody waits for this either.
-                    if news.is_some_and(|news| told.send(news).is_err()) || is_fenced {
+                    let is_gone = news.into_iter().any(|news| told.send(news).is_err());
+                    if is_gone || is_fenced {
                         return;
                     }
                 }
@@ -101,19 +105,31 @@ impl Parker {
         }
     }
 
-    async fn load(&self, session: &mut Option<Session>) -> Result<Parks, DbError> {
+    async fn load(
+        &self,
+        session: &mut Option<Session>,
+        paused: &mut Option<Paused>,
+    ) -> Result<Vec<Parks>, DbError> {
         let session = self.session(session).await?;
         let load = async {
             session.begin().await?;
             let outbox = &self.fence.outbox;
             let parked = self.rows.load(session, outbox, MAX_PARKED).await?;
+            let pauses = self.pauses.list(session).await?;
             session.commit().await?;
-            Ok(Parks::Loaded(parked))
+            Ok((parked, Paused::from_iter(pauses)))
         };
-        self.postgres.deadline("listing parked rows", load).await
+        let loaded = self.postgres.deadline("listing parked rows", load).await;
+        let (parked, now) = loaded?;
+        *paused = Some(now.clone());
+        Ok(vec![Parks::Loaded(parked, now)])
     }
 
-    async fn park(&self, session: &mut Option<Session>, rows: &[ToPark]) -> Result<Parks, DbError> {
+    async fn park(
+        &self,
+        session: &mut Option<Session>,
+        rows: &[ToPark],
+    ) -> Result<Vec<Parks>, DbError> {
         let session = self.session(session).await?;
         let parkings: Vec<Parking> = rows.iter().map(|row| row.parking.clone()).collect();
         let park = async {
@@ -123,41 +139,63 @@ impl Parker {
             Ok(is_held)
         };
         if !self.postgres.deadline("parking rows", park).await? {
-            return Ok(Parks::Fenced);
+            return Ok(vec![Parks::Fenced]);
         }
         self.metrics.parked.inc_by(rows.len() as u64);
-        Ok(Parks::Done(rows.iter().map(|row| row.ticket).collect()))
+        let tickets = rows.iter().map(|row| row.ticket).collect();
+        Ok(vec![Parks::Done(tickets)])
+    }
+
+    /// What somebody has decided or paused since the last look, if anything.
+    async fn look(
+        &self,
+        session: &mut Option<Session>,
+        paused: &mut Paused,
+    ) -> Result<Vec<Parks>, DbError> {
+        let session = self.session(session).await?;
+        let look = async {
+            session.begin().await?;
+            let decided = self.decide(session).await?;
+            let pauses = self.pauses.list(session).await?;
+            session.commit().await?;
+            Ok((decided, Paused::from_iter(pauses)))
+        };
+        let (decided, now) = self
+            .postgres
+            .deadline("looking for decisions", look)
+            .await?;
+        let mut news = Vec::new();
+        if !decided.is_empty() {
+            news.push(Parks::Decided(decided));
+        }
+        if now != *paused {
+            paused.clone_from(&now);
+            news.push(Parks::Paused(now));
+        }
+        Ok(news)
     }
 
     /// Acts upon decisions, if there are any. A row to be discarded is marked first: if we die between, the
     /// next owner finds the decision and marks it again.
-    async fn decide(&self, session: &mut Option<Session>) -> Result<Option<Parks>, DbError> {
-        let session = self.session(session).await?;
-        let outbox = &self.fence.outbox;
-        let act = async {
-            session.begin().await?;
-            let decided = self.rows.decided(session, outbox).await?;
-            let mut done = Vec::new();
-            for decision in [Decision::Discard, Decision::Retry] {
-                let rows = decided.iter().filter(|(_, decided)| *decided == decision);
-                let rows: Vec<_> = rows.map(|(event, _)| *event).collect();
-                if rows.is_empty() {
-                    continue;
-                }
-                if decision == Decision::Discard {
-                    self.outbox.settle(session, &self.fence, &rows).await?;
-                }
-                done.extend(
-                    self.rows
-                        .apply(session, &self.fence, decision, &rows)
-                        .await?,
-                );
+    async fn decide(&self, session: &mut Session) -> Result<Vec<Decided>, DbError> {
+        let decided = self.rows.decided(session, &self.fence.outbox).await?;
+        let mut done = Vec::new();
+        for decision in [Decision::Discard, Decision::Retry] {
+            let rows = decided.iter().filter(|(_, decided)| *decided == decision);
+            let rows: Vec<_> = rows.map(|(event, _)| *event).collect();
+            if rows.is_empty() {
+                continue;
             }
-            session.commit().await?;
-            Ok(done)
-        };
-        let done = self.postgres.deadline("acting upon decisions", act).await?;
-        Ok((!done.is_empty()).then_some(Parks::Decided(done)))
+            if decision == Decision::Discard {
+                self.outbox.settle(session, &self.fence, &rows).await?;
+            }
+            done.extend(
+                self.rows
+                    .apply(session, &self.fence, decision, &rows)
+                    .await?,
+            );
+        }
+        Ok(done)
     }
 
     async fn session<'s>(

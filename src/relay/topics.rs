@@ -76,6 +76,11 @@ impl TopicDesk {
         is_possible
     }
 
+    /// Every topic that has a number.
+    pub fn ids(&self) -> impl Iterator<Item = (&str, TopicId)> {
+        self.ids.iter().map(|(name, id)| (&**name, *id))
+    }
+
     pub fn id(&self, name: &str) -> Option<TopicId> {
         self.ids.get(name).copied()
     }

@@ -7,6 +7,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::{BlockedKey, LaneCore, TopicId};
 use crate::config::OnPoison;
 use crate::db::parked::{Blocked, Class, Decided, Decision, Parked, Parking};
+use crate::db::pauses::Paused;
 use crate::outage::jittered;
 use crate::relay::failure::{RefusedBy, Verdict, class, failure, verdict};
 use crate::relay::park::{MAX_PARKED, Parks, ToPark};
@@ -198,7 +199,11 @@ impl LaneCore {
     /// News of the parker; says false when the lease is somebody else's.
     pub(super) fn take_parks(&mut self, parks: Parks) -> bool {
         match parks {
-            Parks::Loaded(parked) => self.take_parked(parked),
+            Parks::Loaded(parked, paused) => {
+                self.take_parked(parked);
+                self.take_paused(paused);
+            }
+            Parks::Paused(paused) => self.take_paused(paused),
             Parks::Done(tickets) => {
                 for ticket in tickets {
                     let row = self.window.outgoing(ticket);
@@ -224,6 +229,21 @@ impl LaneCore {
             }
         }
         self.is_loaded = true;
+    }
+
+    fn take_paused(&mut self, paused: Paused) {
+        if paused != self.paused {
+            tracing::info!(
+                outbox = self.name,
+                outbox.is_paused = paused.outbox,
+                topics.paused = ?paused.topics,
+                "what is paused has changed"
+            );
+        }
+        for (name, topic) in self.topics.ids() {
+            self.window.pause_topic(topic, paused.covers(name));
+        }
+        self.paused = paused;
     }
 
     /// A topic is numbered: its blocked keys can be held.

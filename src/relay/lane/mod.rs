@@ -28,6 +28,7 @@ use super::window::{
 };
 use crate::admin::metrics::OutboxMetrics;
 use crate::config::{OnPoison, RelayConfig};
+use crate::db::pauses::Paused;
 use crate::event::EventRef;
 use crate::kafka::{KafkaClient, KafkaSetupError, Report, SendError, Sharing, Topics};
 use crate::outage::jittered;
@@ -115,6 +116,7 @@ struct LaneCore {
     to_park: mpsc::UnboundedSender<ToPark>,
     /// What was parked before is known; until then no row is taken.
     is_loaded: bool,
+    paused: Paused,
     /// Keys that such rows block, by topics that are not numbered yet.
     blocked: HashMap<Box<str>, Vec<BlockedKey>>,
     reports: Vec<Report>,
@@ -174,6 +176,7 @@ impl Lane {
             acknowledged,
             to_park: park,
             is_loaded: false,
+            paused: Paused::default(),
             blocked: HashMap::new(),
             reports: Vec::new(),
             moved: false,
@@ -329,6 +332,7 @@ impl LaneCore {
     fn take_rows(&mut self, batch: Batch) {
         for (id, name) in batch.new_topics {
             self.block_keys_of(id, &name);
+            self.window.pause_topic(id, self.paused.covers(&name));
             if !self.topics.add(id, name) {
                 // Its rows say so themselves.
                 self.window.open_topic(id);

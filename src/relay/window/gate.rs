@@ -21,6 +21,8 @@ pub(super) enum Gate {
 #[derive(Debug, Default)]
 pub(super) struct Topic {
     pub gate: Gate,
+    /// Somebody has stopped it.
+    pub is_paused: bool,
     /// Rows that were offered while the topic was not open.
     pub waiting: VecDeque<Ticket>,
     /// Rows that were kept back to be tried, while room is made.
@@ -30,11 +32,15 @@ pub(super) struct Topic {
 
 impl Topic {
     pub fn is_shut(&self) -> bool {
-        matches!(self.gate, Gate::Shut | Gate::Tripped)
+        self.is_paused || matches!(self.gate, Gate::Shut | Gate::Tripped)
     }
 
     pub fn is_tripped(&self) -> bool {
         self.gate == Gate::Tripped
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.gate == Gate::Open && !self.is_paused
     }
 }
 
@@ -49,13 +55,28 @@ impl Window {
 
     pub fn is_open(&self, topic: TopicId) -> bool {
         let known = self.topics.get(topic.0 as usize);
-        known.is_some_and(|topic| topic.gate == Gate::Open)
+        known.is_some_and(Topic::is_open)
     }
 
     /// The topic exists: its rows may go out.
     pub fn open_topic(&mut self, topic: TopicId) {
+        self.topic(topic).gate = Gate::Open;
+        self.release(topic);
+    }
+
+    /// Somebody stops the topic, or lets it go on: its rows wait as those of one that cannot be used.
+    pub fn pause_topic(&mut self, topic: TopicId, is_paused: bool) {
+        self.topic(topic).is_paused = is_paused;
+        self.may_evict |= is_paused;
+        self.release(topic);
+    }
+
+    /// Lets the rows go on that wait for the topic, if it is open.
+    fn release(&mut self, topic: TopicId) {
         let topic = self.topic(topic);
-        topic.gate = Gate::Open;
+        if !topic.is_open() {
+            return;
+        }
         let waiting = std::mem::take(&mut topic.waiting);
         let holds = topic.holds.end_topic();
         self.ready.extend(waiting);
@@ -85,6 +106,9 @@ impl Window {
     /// false if there is none.
     pub fn try_topic(&mut self, topic: TopicId) -> bool {
         let topic = &mut self.topics[topic.0 as usize];
+        if topic.is_paused {
+            return false;
+        }
         for _ in 0..topic.waiting.len() {
             let Some(ticket) = topic.waiting.pop_front() else {
                 break;
@@ -110,13 +134,11 @@ impl Window {
             _ => return,
         }
         let topic = self.topic(topic);
-        match topic.gate {
-            Gate::Open => self.ready.push_back(ticket),
-            Gate::Asked => topic.waiting.push_back(ticket),
-            Gate::Shut | Gate::Tripped => {
-                topic.waiting.push_back(ticket);
-                self.may_evict = true;
-            }
+        if topic.is_open() {
+            self.ready.push_back(ticket);
+        } else {
+            topic.waiting.push_back(ticket);
+            self.may_evict |= topic.is_shut();
         }
     }
 }

@@ -145,7 +145,8 @@ impl Model {
             17 if self.rng.u8(0..4) == 0 => self.lose_producer(),
             18 => {
                 let topic = TopicId(self.rng.u32(0..TOPICS));
-                match self.rng.u8(0..6) {
+                match self.rng.u8(0..7) {
+                    6 => self.window.pause_topic(topic, self.rng.bool()),
                     0 => self.window.close_topic(topic),
                     1 => self.window.shut_topic(topic),
                     _ => self.window.open_topic(topic),
@@ -464,7 +465,10 @@ impl Model {
         for _ in 0..self.rows.len() * 20 + 100 {
             self.now += Duration::from_secs(1);
             self.window.wake(self.now);
-            (0..TOPICS).for_each(|topic| self.window.open_topic(TopicId(topic)));
+            for topic in (0..TOPICS).map(TopicId) {
+                self.window.open_topic(topic);
+                self.window.pause_topic(topic, false);
+            }
             if self.dead {
                 self.lose_producer();
             }
