@@ -100,6 +100,13 @@ impl App {
         })
     }
 
+    /// For a Kafka that says nothing of its topics' configuration: their limits then show only when it refuses
+    /// a message.
+    pub fn without_topic_rules(mut self) -> App {
+        self.topics = self.topics.without_rules();
+        self
+    }
+
     /// What the admin port answers from, for whoever wants to show it elsewhere.
     pub fn admin(&self) -> &Arc<Admin> {
         &self.admin

@@ -238,7 +238,7 @@ impl Parts {
         let positions = reader.positions();
         let (stop_relay, relay_stops) = watch::channel(false);
         let (stop_shop, shop_stops) = watch::channel(false);
-        let app = App::build(site.config.clone())?;
+        let app = App::build(site.config.clone())?.without_topic_rules();
         let shop = Shop {
             connection: services::connect(&url, site.schema).await?,
             books: books.clone(),

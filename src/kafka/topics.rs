@@ -39,6 +39,7 @@ pub struct Topics {
     create: CreateTopicsConfig,
     health: Arc<ClusterHealth>,
     questions: Arc<Semaphore>,
+    asks_rules: bool,
     /// That configurations cannot be read was said.
     has_warned: Arc<AtomicBool>,
 }
@@ -71,8 +72,17 @@ impl Topics {
             create: client.config.create_topics.clone(),
             health: Arc::clone(&client.health),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
+            asks_rules: true,
             has_warned: Arc::default(),
         })
+    }
+
+    /// For a Kafka that says nothing of its topics' configuration, like the one in a process.
+    pub fn without_rules(self) -> Topics {
+        Topics {
+            asks_rules: false,
+            ..self
+        }
     }
 
     /// Asks for the topic, and creates it if it is missing and that is allowed.
@@ -151,6 +161,9 @@ impl Topics {
 
     /// What the topic takes; nothing is known to be refused where that may not be asked, or is not answered.
     async fn rules(&self, topic: &str) -> TopicRules {
+        if !self.asks_rules {
+            return TopicRules::default();
+        }
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
         let resource = ResourceSpecifier::Topic(topic);
         let described = self.admin.describe_configs(&[resource], &options).await;
