@@ -304,10 +304,11 @@ async fn a_paused_topic_waits_whoever_restarts_and_the_others_flow() {
 async fn what_is_one_byte_too_large_never_enters_a_message_set() {
     let mut fixture = Fixture::new("one_byte").await;
     limit(&fixture, LIMIT).await;
+    // The envelope's time has as many digits as it needs; of whole seconds it is always as long.
     let insert = |key: &str, letters: usize| {
         format!(
-            "insert into outbox_events (aggregate_type, aggregate_id, event_type, payload) \
-             values ('x', '{key}', 't', to_json(repeat('x', {letters})))"
+            "insert into outbox_events (aggregate_type, aggregate_id, event_type, payload, created_at) \
+             values ('x', '{key}', 't', to_json(repeat('x', {letters})), date_trunc('second', now()))"
         )
     };
     execute(&mut fixture.database, &insert("bad", 21_000)).await;

@@ -141,12 +141,13 @@ async fn a_stop_that_cannot_settle_says_so_and_a_second_signal_does_not_wait() {
     fixture.next().await;
     fixture.settled().await;
     kafka.kill().await.expect("killing kafka");
-    for _ in 0..5 {
-        insert(&mut fixture.database, "k").await;
+    // Of one key, only the first goes out before Kafka has taken it.
+    for n in 0..5 {
+        insert(&mut fixture.database, &format!("k{n}")).await;
     }
-    while fixture.metric("in_flight_messages").await < 5.0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    fixture
+        .metric_is("in_flight_messages", |messages| messages == 5.0)
+        .await;
     fixture.relay.terminate();
     assert_eq!(fixture.relay.wait(PATIENCE).await, Some(75));
     assert_eq!(
@@ -162,9 +163,9 @@ async fn a_stop_that_cannot_settle_says_so_and_a_second_signal_does_not_wait() {
     fixture.next().await;
     kafka.kill().await.expect("killing kafka");
     insert(&mut fixture.database, "k").await;
-    while fixture.metric("in_flight_messages").await < 1.0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    fixture
+        .metric_is("in_flight_messages", |messages| messages == 1.0)
+        .await;
     fixture.relay.terminate();
     fixture
         .relay

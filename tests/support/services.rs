@@ -3,6 +3,7 @@
 //! They belong to the process, not to the runtime of the test that came first.
 
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use outboxd::local::{LocalPostgres, LocalPostgresOptions, PostgresRelease};
@@ -281,20 +282,40 @@ impl KafkaServer {
     }
 }
 
+/// Bounds a hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     let mut config = ClientConfig::new();
     let admin = config.set("bootstrap.servers", bootstrap).create();
     admin.expect("an admin client")
 }
 
-/// Sets an option of a topic on any cluster.
+/// Sets an option of a topic on any cluster, and waits until the brokers say so too.
 pub async fn alter_topic(bootstrap: &str, name: &str, option: &str, value: &str) {
-    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(option, value);
-    let answers = admin(bootstrap)
-        .alter_configs([&change], &AdminOptions::new())
-        .await;
+    let admin = admin(bootstrap);
+    let topic = ResourceSpecifier::Topic(name);
+    let change = AlterConfig::new(topic).set(option, value);
+    let answers = admin.alter_configs([&change], &AdminOptions::new()).await;
     for answer in answers.expect("asking for another option") {
         answer.expect("setting the option");
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let described = admin.describe_configs([&topic], &AdminOptions::new()).await;
+        let described = described.expect("asking for the options").remove(0);
+        let described = described.expect("the topic's options");
+        let found = described
+            .get(option)
+            .and_then(|found| found.value.as_deref());
+        if found == Some(value) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{option} is {found:?}, not {value}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
