@@ -50,7 +50,7 @@ pub struct Positions {
 /// # Errors
 /// When the cluster does not answer, refuses, or takes too long.
 pub async fn topics_ready(config: &KafkaConfig, topics: &[String]) -> anyhow::Result<()> {
-    let cluster = Topics::new(&KafkaClient::new(config))?;
+    let cluster = Topics::new(&KafkaClient::new(config))?.without_rules();
     let deadline = Instant::now() + TOPICS_PATIENCE;
     for topic in topics {
         while let TopicStatus::Unusable(reason) = cluster
