@@ -63,6 +63,16 @@ impl Window {
         }
     }
 
+    /// Takes a key out of whatever it is doing; `state` is one in which nothing goes out by the clock.
+    pub(super) fn hold_up(&mut self, index: u32, state: KeyState) {
+        let key = &mut self.keys[index];
+        match std::mem::replace(&mut key.state, state) {
+            KeyState::Flowing => self.fill.held_keys += 1,
+            KeyState::Stopped { .. } => self.stopped.retain(|&stopped| stopped != index),
+            KeyState::Probing | KeyState::Parking => {}
+        }
+    }
+
     /// The next instant at which [`Window::wake`] may have something to do.
     pub fn next_wake(&self) -> Option<Instant> {
         self.stopped

@@ -46,11 +46,7 @@ impl Window {
             if previous.is_some_and(|row| row.state != EntryState::InFlight) {
                 continue;
             }
-            if let Some(row) = self.slots.get_mut(ticket) {
-                row.state = EntryState::InFlight;
-            }
-            self.keys[key].in_flight += 1;
-            self.fill.in_flight += 1;
+            self.take_off(ticket);
             self.call_follower(ticket, route);
             return Some((ticket, route));
         }
@@ -59,18 +55,17 @@ impl Window {
 
     /// The first row of its key, of which nothing is in flight, goes out though its topic is not open.
     fn begin_trial(&mut self, ticket: Ticket) {
-        let index = self.slots.key_of(ticket);
-        let key = &mut self.keys[index];
-        match key.state {
-            KeyState::Flowing => self.fill.held_keys += 1,
-            KeyState::Stopped { .. } => self.stopped.retain(|&stopped| stopped != index),
-            KeyState::Probing | KeyState::Parking => {}
-        }
-        key.state = KeyState::Probing;
-        key.in_flight += 1;
-        self.fill.in_flight += 1;
+        self.hold_up(self.slots.key_of(ticket), KeyState::Probing);
+        self.take_off(ticket);
+    }
+
+    /// A row is in flight from now on, until it [lands](Self::land).
+    fn take_off(&mut self, ticket: Ticket) {
         if let Some(row) = self.slots.get_mut(ticket) {
             row.state = EntryState::InFlight;
+            let key = self.slots.key_of(ticket);
+            self.keys[key].in_flight += 1;
+            self.fill.in_flight += 1;
         }
     }
 
@@ -121,12 +116,8 @@ impl Window {
     pub fn acknowledged(&mut self, ticket: Ticket, now: Instant) -> Option<Outgoing> {
         self.land(ticket, EntryState::Queued);
         let key = self.slots.get(ticket).map(|_| self.slots.key_of(ticket))?;
-        let row = self.slots.remove(ticket, &mut self.keys)?;
-        let event = row.outgoing.event;
-        self.known.remove(&event);
-        self.recent.push(event);
-        self.fill.rows -= 1;
-        self.fill.bytes -= row.outgoing.message.size();
+        let row = self.take_out(ticket)?;
+        self.recent.push(row.event);
         self.fill.unmarked += 1;
         match self.keys[key].state {
             KeyState::Flowing => self.introduce(key),
@@ -134,7 +125,7 @@ impl Window {
             KeyState::Stopped { .. } | KeyState::Parking => {}
         }
         self.advance(key, now);
-        Some(row.outgoing)
+        Some(row)
     }
 
     /// The key's first row is through: the next one follows, and brings those behind it.

@@ -17,14 +17,7 @@ impl Window {
             return false;
         }
         row.state = EntryState::Parking;
-        let index = self.slots.key_of(ticket);
-        let key = &mut self.keys[index];
-        match key.state {
-            KeyState::Flowing => self.fill.held_keys += 1,
-            KeyState::Stopped { .. } => self.stopped.retain(|&stopped| stopped != index),
-            KeyState::Probing | KeyState::Parking => {}
-        }
-        key.state = KeyState::Parking;
+        self.hold_up(self.slots.key_of(ticket), KeyState::Parking);
         true
     }
 
@@ -80,7 +73,7 @@ impl Window {
         false
     }
 
-    /// Takes a row out that is not acknowledged.
+    /// Takes a row out of the window, for whatever reason; its key is seen to by the caller.
     pub(super) fn take_out(&mut self, ticket: Ticket) -> Option<Outgoing> {
         let row = self.slots.remove(ticket, &mut self.keys)?;
         self.known.remove(&row.outgoing.event);
