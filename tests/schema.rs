@@ -6,8 +6,8 @@ use std::process::Output;
 use outboxd::local::{LocalPostgres, PostgresRelease};
 use sqlx::{Connection, PgConnection, Row};
 
+use crate::support::command::{outboxd, succeeds};
 use crate::support::fixture::{Fixture, boolean, connect, execute, insert, number};
-use crate::support::relay::{outboxd, succeeds};
 use crate::support::services;
 
 fn migrate(url: &str, more: &[&str]) -> Output {

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::fixture;
+use crate::support::command::{outboxd, succeeds};
 use crate::support::fixture::{Fixture, execute, number, read_all};
-use crate::support::relay::{outboxd, succeeds};
 use crate::support::services;
 
 const DDL: &str = "create table outboxevent ( \

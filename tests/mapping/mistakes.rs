@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
+use crate::support::command::{outboxd, succeeds};
 use crate::support::fixture::execute;
-use crate::support::relay::{outboxd, succeeds};
 use crate::support::services;
 
 /// A table that fits, for mistakes to be made in it.

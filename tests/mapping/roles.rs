@@ -3,8 +3,8 @@
 use outboxd::local::PostgresRelease;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
+use crate::support::command::{outboxd, succeeds};
 use crate::support::fixture::{connect, execute, number};
-use crate::support::relay::{outboxd, succeeds};
 use crate::support::services;
 
 const DDL: &str = "create schema \"Sales\"; \

@@ -1,7 +1,8 @@
 //! The relay as a process: start, kill, stop, freeze, and what it logged.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
+
 use std::time::{Duration, Instant};
 
 use outboxd::local::Sandbox;
@@ -21,24 +22,6 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// How long anything of the log may take to appear: it only bounds a hang.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Runs `outboxd` to its end with nothing in its environment.
-pub fn outboxd(arguments: &[&str]) -> Output {
-    let mut command = Command::new(PROGRAM);
-    command.env_clear().args(arguments);
-    command.output().expect("running outboxd")
-}
-
-/// What it printed, if it succeeded.
-pub fn succeeds(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{}\n{text}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
 
 /// One place to run outboxd in, with its settings. Its log goes on over restarts, and is printed if the
 /// test fails.
