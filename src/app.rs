@@ -14,6 +14,7 @@ use crate::db::outbox::{Outbox, Remaining};
 use crate::db::{DbError, Role};
 use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
 use crate::listen::Listener;
+use crate::relay::fault::Fault;
 use crate::relay::status::Progress;
 use crate::relay::{Ended, Postgres, Relay, RelayError};
 
@@ -164,6 +165,7 @@ impl App {
             owner: self.owner,
             wake,
             until_empty: until != Until::Stopped,
+            fault: Fault::of_process(),
         }
     }
 

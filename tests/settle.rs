@@ -57,8 +57,10 @@ impl Marking {
             LANE,
             owner,
             LEASE,
+            false,
         );
-        acquired.await.expect("asking for the lease")
+        let acquired = acquired.await.expect("asking for the lease");
+        acquired.map(|acquired| acquired.fence)
     }
 
     async fn event(&mut self) -> EventRef {
@@ -160,7 +162,14 @@ async fn a_takeover_waits_for_a_mark_that_is_under_way() {
     let table = "public.outbox_events";
     let taken = marking
         .leases
-        .acquire(&mut marking.session, table, LANE, Uuid::now_v7(), LEASE)
+        .acquire(
+            &mut marking.session,
+            table,
+            LANE,
+            Uuid::now_v7(),
+            LEASE,
+            false,
+        )
         .await;
     let error =
         outboxd::outage::chain(&taken.expect_err("it waits, until the lock's time is over"));

@@ -4,6 +4,7 @@ mod bad_rows;
 mod bench;
 mod clients;
 mod consumer;
+mod crash_loop;
 mod dead;
 mod debezium;
 mod demo;

@@ -2,13 +2,17 @@
 
 -- One row per lane of an outbox. `epoch` grows with every change of owner and fences the writes of a
 -- former one; `expires_at` is judged by this database's clock alone. A clean stop sets `owner` to null.
+-- `unclean_starts` counts owners in succession that took it from one that had died without progress, and
+-- `trial_rows` how many rows above `trial_after` the last of them dared to read.
 create table outboxd_leases (
     outbox          text        not null,
     lane            integer     not null default 0,
     owner           uuid,
     epoch           bigint      not null default 0,
     expires_at      timestamptz not null default '-infinity',
-    unclean_starts  integer     not null default 0,
+    unclean_starts  integer     not null default 0 check (unclean_starts >= 0),
+    trial_after     bigint,
+    trial_rows      integer     check (trial_rows > 0),
     primary key (outbox, lane)
 );
 

@@ -76,22 +76,23 @@ pub async fn measure(workspace: &Workspace, stage: &mut Stage) -> Result<Limits,
 
     let mut session = database.connect("bench", Role::Lease).await?;
     session.begin().await?;
-    let fence = Leases::new(&schema)
+    let acquired = Leases::new(&schema)
         .acquire(
             &mut session,
             &stage.outbox.table.to_string(),
             0,
             Uuid::now_v7(),
             Duration::from_secs(3600),
+            false,
         )
         .await?;
     session.commit().await?;
-    let fence = fence.ok_or_else(|| BenchError::Stalled {
+    let acquired = acquired.ok_or_else(|| BenchError::Stalled {
         awaited: format!("the lease of {}", stage.outbox.table),
         seconds: 0,
     })?;
     let mut marker = database.connect("bench", Role::Marker).await?;
-    let mark = mark(&mut marker, &outbox, &fence, &rows).await?;
+    let mark = mark(&mut marker, &outbox, &acquired.fence, &rows).await?;
     Ok(Limits::new(read, produce, mark))
 }
 

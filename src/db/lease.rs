@@ -24,6 +24,29 @@ pub struct Fence {
     pub epoch: i64,
 }
 
+/// How owners of a lane ended without progress, up to now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deaths {
+    /// In succession.
+    pub count: u32,
+    /// What the last of them had read when it died, if it was careful.
+    pub suspects: Option<Suspects>,
+}
+
+/// Rows at which a careful owner may have died: so many of those above `after`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspects {
+    pub after: i64,
+    pub rows: u32,
+}
+
+/// A lane that was won.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acquired {
+    pub fence: Fence,
+    pub deaths: Deaths,
+}
+
 /// What a standby sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -42,6 +65,7 @@ pub struct Leases {
     renew: Arc<str>,
     held: Arc<str>,
     release: Arc<str>,
+    note: Arc<str>,
 }
 
 impl Leases {
@@ -63,11 +87,13 @@ impl Leases {
                  update {t} as l \
                  set owner = $3, epoch = l.epoch + 1, \
                      expires_at = clock_timestamp() + make_interval(secs => $4), \
-                     unclean_starts = case when current.owner is null then 0 else l.unclean_starts + 1 end \
+                     unclean_starts = case when current.owner is null then 0 \
+                                           when current.owner = $3 and not $5 then l.unclean_starts \
+                                           else l.unclean_starts + 1 end \
                  from current \
                  where l.outbox = current.outbox and l.lane = current.lane \
                    and (l.owner is null or l.owner = $3 or l.expires_at <= clock_timestamp()) \
-                 returning l.epoch, l.unclean_starts"
+                 returning l.epoch, l.unclean_starts, l.trial_after, l.trial_rows"
             )
             .into(),
             held: format!(
@@ -80,7 +106,13 @@ impl Leases {
             )
             .into(),
             release: format!(
-                "update {t} set owner = null, expires_at = clock_timestamp(), unclean_starts = 0 \
+                "update {t} set owner = null, expires_at = clock_timestamp(), \
+                     unclean_starts = 0, trial_after = null, trial_rows = null \
+                 where outbox = $1 and lane = $2 and owner = $3 and epoch = $4"
+            )
+            .into(),
+            note: format!(
+                "update {t} set unclean_starts = $5, trial_after = $6, trial_rows = $7 \
                  where outbox = $1 and lane = $2 and owner = $3 and epoch = $4"
             )
             .into(),
@@ -112,7 +144,8 @@ impl Leases {
         Ok(owner.map_or(Standing::Free, |owner| Standing::Held { owner }))
     }
 
-    /// Takes the lane for `duration` if it is free.
+    /// Takes the lane for `duration` if it is free. An owner that takes its own lane again has died if it
+    /// `broke`, and not if it lost the lease.
     ///
     /// # Errors
     /// Whatever Postgres says.
@@ -123,7 +156,8 @@ impl Leases {
         lane: i32,
         owner: Uuid,
         duration: Duration,
-    ) -> Result<Option<Fence>, DbError> {
+        broke: bool,
+    ) -> Result<Option<Acquired>, DbError> {
         let action = || DbError::query(format!("claiming lane {lane} of {outbox}"));
         let query = session
             .query(&self.ensure)
@@ -139,20 +173,33 @@ impl Leases {
             .bind(outbox.to_owned())
             .bind(lane)
             .bind(owner)
-            .bind(duration.as_secs_f64());
+            .bind(duration.as_secs_f64())
+            .bind(broke);
         let row = session
             .connection()
             .fetch_optional(query)
             .await
             .map_err(action())?;
         row.map(|row| {
+            let count: i32 = row.try_get("unclean_starts").map_err(action())?;
+            let after: Option<i64> = row.try_get("trial_after").map_err(action())?;
+            let rows: Option<i32> = row.try_get("trial_rows").map_err(action())?;
             let epoch = row.try_get("epoch").map_err(action())?;
-            Ok(Fence {
+            // The table's constraints keep both counts from being negative.
+            let rows = rows.and_then(|rows| u32::try_from(rows).ok());
+            let deaths = Deaths {
+                count: u32::try_from(count).unwrap_or(0),
+                suspects: after
+                    .zip(rows)
+                    .map(|(after, rows)| Suspects { after, rows }),
+            };
+            let fence = Fence {
                 outbox: outbox.to_owned(),
                 lane,
                 owner,
                 epoch,
-            })
+            };
+            Ok(Acquired { fence, deaths })
         })
         .transpose()
     }
@@ -188,6 +235,32 @@ impl Leases {
         let row = session.connection().fetch_optional(query).await;
         row.map(|row| row.is_some())
             .map_err(DbError::query("looking at the lease"))
+    }
+
+    /// Notes deaths for the next owner; false if the lane is not ours any more.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn note(
+        &self,
+        session: &mut Session,
+        fence: &Fence,
+        deaths: Deaths,
+    ) -> Result<bool, DbError> {
+        let query = fenced(session, &self.note, fence)
+            .bind(i32::try_from(deaths.count).unwrap_or(i32::MAX))
+            .bind(deaths.suspects.map(|suspects| suspects.after))
+            .bind(
+                deaths
+                    .suspects
+                    .map(|suspects| i32::try_from(suspects.rows).unwrap_or(i32::MAX)),
+            );
+        let done = session.connection().execute(query).await;
+        done.map(|done| done.rows_affected() == 1)
+            .map_err(DbError::query(format!(
+                "noting how owners of lane {} of {} ended",
+                fence.lane, fence.outbox
+            )))
     }
 
     /// Gives the lane up, for another relay to take at once.

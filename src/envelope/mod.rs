@@ -219,7 +219,7 @@ impl Message {
     }
 
     /// A message of nothing at all, of the row with this id.
-    fn keyless(id: i64) -> Message {
+    pub(crate) fn keyless(id: i64) -> Message {
         Message {
             has_key: false,
             ..Message::of_key(&id.to_be_bytes())

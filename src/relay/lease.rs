@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Postgres;
-use crate::db::lease::{Fence, Standing};
+use crate::db::lease::{Deaths, Fence, Standing};
 use crate::db::{DbError, Role, Session, TableName};
 use crate::outage::{Retry, jittered};
 
@@ -69,20 +69,23 @@ pub struct LeaseKeeper {
 #[derive(Debug)]
 pub struct Lease {
     pub fence: Fence,
+    /// How owners before this one ended.
+    pub deaths: Deaths,
     pub validity: Arc<Validity>,
     session: Option<Session>,
 }
 
 impl LeaseKeeper {
-    /// Waits until the lane is free and takes it. `standing` is told whom it waits for.
+    /// Waits until the lane is free and takes it. `standing` is told whom it waits for. With `broke` this owner
+    /// had it last, and its lane ended as it must not.
     ///
     /// Cancel-safe, but for one case: cancelled while the winning answer is under way, the lease stays
     /// until it expires.
-    pub async fn acquire(&self, standing: impl Fn(Standing)) -> Lease {
+    pub async fn acquire(&self, broke: bool, standing: impl Fn(Standing)) -> Lease {
         let mut session = None;
         let mut retry = Retry::new(Duration::from_secs(2));
         loop {
-            match self.try_acquire(&mut session, &standing).await {
+            match self.try_acquire(&mut session, broke, &standing).await {
                 Ok(Some(lease)) => return lease,
                 Ok(None) => {
                     retry.reset();
@@ -104,6 +107,7 @@ impl LeaseKeeper {
     async fn try_acquire(
         &self,
         session: &mut Option<Session>,
+        broke: bool,
         standing: &impl Fn(Standing),
     ) -> Result<Option<Lease>, DbError> {
         let outbox = self.table.to_string();
@@ -113,29 +117,30 @@ impl LeaseKeeper {
             .session(session, &self.table, Role::Lease)
             .await?;
         let requested_at = boot_nanos();
-        let fence = self
+        let acquired = self
             .postgres
             .deadline("claiming a lane", async {
                 open.begin().await?;
                 let now = leases.look(open, &outbox, LANE).await?;
                 standing(now);
-                let fence = match now {
+                let acquired = match now {
                     Standing::Held { owner } if owner != self.owner => None,
                     _ => {
                         leases
-                            .acquire(open, &outbox, LANE, self.owner, self.duration)
+                            .acquire(open, &outbox, LANE, self.owner, self.duration, broke)
                             .await?
                     }
                 };
                 open.commit().await?;
-                Ok(fence)
+                Ok(acquired)
             })
             .await?;
-        Ok(fence.map(|fence| {
+        Ok(acquired.map(|acquired| {
             let validity = Arc::new(Validity::default());
             validity.extend(requested_at, self.duration);
             Lease {
-                fence,
+                fence: acquired.fence,
+                deaths: acquired.deaths,
                 validity,
                 session: session.take(),
             }

@@ -2,7 +2,9 @@
 //! order.
 
 mod breaker;
+mod caution;
 pub mod failure;
+pub mod fault;
 mod gauges;
 pub mod horizon;
 mod janitor;
@@ -36,6 +38,7 @@ use crate::db::{DbError, Role, migrate};
 use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
 use crate::outage::Retry;
 
+use fault::Fault;
 use lane::{Lane, LaneEnd, LaneParts, Poison};
 use lease::LeaseKeeper;
 use router::Router;
@@ -97,6 +100,8 @@ pub struct Relay {
     pub wake: Arc<Notify>,
     /// End when everything that is committed at the start is settled.
     pub until_empty: bool,
+    /// For tests.
+    pub fault: Option<Fault>,
 }
 
 impl Relay {
@@ -121,6 +126,7 @@ impl Relay {
             owner: self.owner,
             duration: self.settings.lease,
         };
+        let mut broke = false;
         loop {
             let standing = |standing| match standing {
                 Standing::Held { owner } if owner != self.owner => self.stand_by(),
@@ -130,7 +136,7 @@ impl Relay {
                 biased;
                 // As above. A lease that is being won at this moment runs out by itself.
                 _ = stop.wait_for(|stop| *stop) => return stopped,
-                lease = keeper.acquire(standing) => lease,
+                lease = keeper.acquire(broke, standing) => lease,
             };
             self.progress.set_ownership(Ownership::Owner);
             self.metrics.owner.set(1);
@@ -142,6 +148,7 @@ impl Relay {
             let end = self.own(&outbox, &keeper, lease, stop.clone()).await?;
             self.metrics.owner.set(0);
             self.progress.set_ownership(Ownership::Unknown);
+            broke = matches!(end, LaneEnd::Broken(_));
             match end {
                 LaneEnd::Stopped(ended) => return Ok(ended),
                 LaneEnd::LeaseLost => {
@@ -237,6 +244,7 @@ impl Relay {
                 postgres: Arc::clone(&self.postgres),
                 outbox: outbox.clone(),
                 fence: lease.fence.clone(),
+                deaths: lease.deaths,
                 rows: ParkedRows::new(self.postgres.schema()),
                 pauses: Pauses::new(self.postgres.schema(), &lease.fence.outbox),
                 metrics: self.metrics.clone(),
@@ -246,6 +254,7 @@ impl Relay {
                 max_attempts: self.config.max_attempts.get(),
                 breaker_errors: self.config.breaker_errors.get(),
             },
+            deaths: lease.deaths,
             kafka: self.kafka.clone(),
             topics: self.topics.clone(),
             validity: Arc::clone(&lease.validity),
@@ -271,7 +280,8 @@ impl Relay {
         };
         let (end, (held, lease)) = tokio::join!(run, keep);
         helpers.shutdown().await;
-        if held {
+        // One that broke is kept: that its successor found it so is how its end is counted.
+        if held && !matches!(end, LaneEnd::Broken(_)) {
             keeper.release(lease).await;
         }
         Ok(end)
@@ -319,7 +329,7 @@ impl Relay {
                 sweep_interval: self.config.sweep_interval,
                 until_empty: self.until_empty,
             },
-            router: Router::new(&self.config),
+            router: Router::new(&self.config).with_fault(self.fault),
             progress: Arc::clone(&self.progress),
             metrics: self.metrics.clone(),
             wake: Arc::clone(&self.wake),

@@ -7,11 +7,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Postgres;
+use super::caution::{Plan, plan};
 use super::window::Ticket;
 use crate::admin::metrics::OutboxMetrics;
-use crate::db::lease::Fence;
+use crate::db::lease::{Deaths, Fence};
 use crate::db::outbox::Outbox;
-use crate::db::parked::{Decided, Decision, Parked, ParkedRows, Parking};
+use crate::db::parked::{Class, Decided, Decision, Parked, ParkedRows, Parking};
 use crate::db::pauses::{Paused, Pauses};
 use crate::db::{DbError, Role, Session};
 use crate::outage::{Retry, jittered};
@@ -27,6 +28,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// that fail are tried again and again instead.
 pub const MAX_PARKED: usize = 200_000;
 
+/// Rows under suspicion of ending every relay, at most: so many are counted.
+const MAX_SUSPECTS: u32 = 1_000_000;
+
+/// What the lane wants of the parker.
+#[derive(Debug)]
+pub enum Order {
+    Park(ToPark),
+    /// How this and former owners stand, should this one die.
+    Note(Deaths),
+}
+
 /// A row that is to be parked.
 #[derive(Debug)]
 pub struct ToPark {
@@ -34,16 +46,26 @@ pub struct ToPark {
     pub parking: Parking,
 }
 
+/// What was there before this owner.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Loaded {
+    pub parked: Vec<Parked>,
+    pub paused: Paused,
+    pub plan: Plan,
+}
+
 /// What the parker tells the lane.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parks {
-    /// The rows that were parked before, and what is paused: the first that is told.
-    Loaded(Vec<Parked>, Paused),
+    /// The first that is told.
+    Loaded(Loaded),
     /// Something else is paused now.
     Paused(Paused),
     /// These rows are parked.
     Done(Vec<Ticket>),
     Decided(Vec<Decided>),
+    /// Postgres knows how the owners stand.
+    Noted,
     /// The lease is somebody else's.
     Fenced,
 }
@@ -53,33 +75,34 @@ pub struct Parker {
     pub postgres: Arc<Postgres>,
     pub outbox: Outbox,
     pub fence: Fence,
+    pub deaths: Deaths,
     pub rows: ParkedRows,
     pub pauses: Pauses,
     pub metrics: OutboxMetrics,
 }
 
 impl Parker {
-    /// Parks what comes in, until the sender is gone or the fence fell.
+    /// Does what it is told, until the sender is gone or the fence fell.
     pub async fn run(
         self,
-        mut to_park: mpsc::UnboundedReceiver<ToPark>,
+        mut orders_rx: mpsc::UnboundedReceiver<Order>,
         told: mpsc::UnboundedSender<Parks>,
     ) {
         let mut session: Option<Session> = None;
         let mut retry = Retry::new(Duration::from_secs(2));
-        let mut rows: Vec<ToPark> = Vec::new();
+        let mut orders: Vec<Order> = Vec::new();
         let mut paused: Option<Paused> = None;
         let mut look_at = Instant::now();
         loop {
-            let done = match (&mut paused, rows.is_empty()) {
+            let done = match (&mut paused, orders.is_empty()) {
                 (None, _) => self.load(&mut session, &mut paused).await,
-                (Some(_), false) => self.park(&mut session, &rows).await,
+                (Some(_), false) => self.obey(&mut session, &orders).await,
                 (Some(paused), true) => self.look(&mut session, paused).await,
             };
             match done {
                 Ok(news) => {
                     retry.reset();
-                    rows.clear();
+                    orders.clear();
                     let is_fenced = news.contains(&Parks::Fenced);
                     // The lane is gone: then nobody waits for this either.
                     let is_gone = news.into_iter().any(|news| told.send(news).is_err());
@@ -97,8 +120,8 @@ impl Parker {
             }
             tokio::select! {
                 biased;
-                // 1. Rows. Cancel-safe: none is lost.
-                count = to_park.recv_many(&mut rows, MAX_ROWS) => if count == 0 { return },
+                // 1. Orders. Cancel-safe: none is lost.
+                count = orders_rx.recv_many(&mut orders, MAX_ROWS) => if count == 0 { return },
                 // 2. A sleep keeps nothing.
                 () = tokio::time::sleep_until(look_at) => look_at = Instant::now() + jittered(LOOK_EVERY),
             }
@@ -114,36 +137,123 @@ impl Parker {
         let load = async {
             session.begin().await?;
             let outbox = &self.fence.outbox;
-            let parked = self.rows.load(session, outbox, MAX_PARKED).await?;
+            let mut parked = self.rows.load(session, outbox, MAX_PARKED).await?;
             let pauses = self.pauses.list(session).await?;
+            let plan = self.plan(session, &parked).await?;
+            if let Plan::ParkFirst { after } = plan {
+                parked.extend(self.park_first(session, after).await?);
+            }
             session.commit().await?;
-            Ok((parked, Paused::from_iter(pauses)))
+            let paused = Paused::from_iter(pauses);
+            Ok(Loaded {
+                parked,
+                paused,
+                plan,
+            })
         };
-        let loaded = self.postgres.deadline("listing parked rows", load).await;
-        let (parked, now) = loaded?;
-        *paused = Some(now.clone());
-        Ok(vec![Parks::Loaded(parked, now)])
+        let loaded = self.postgres.deadline("listing parked rows", load).await?;
+        *paused = Some(loaded.paused.clone());
+        Ok(vec![Parks::Loaded(loaded)])
     }
 
-    async fn park(
+    /// What to do after the deaths of former owners.
+    async fn plan(&self, session: &mut Session, parked: &[Parked]) -> Result<Plan, DbError> {
+        if self.deaths == Deaths::default() {
+            return Ok(Plan::Normal);
+        }
+        let after = self.deaths.suspects.map_or(i64::MIN, |rows| rows.after);
+        let parked = parked.iter().filter(|row| row.event.id > after).count() as i64;
+        let most = i64::from(MAX_SUSPECTS) + parked;
+        let pending = self.outbox.pending_above(session, after, most).await? - parked;
+        Ok(plan(self.deaths, u32::try_from(pending).unwrap_or(0)))
+    }
+
+    /// Parks the first row unread, at which relays died.
+    async fn park_first(
+        &self,
+        session: &mut Session,
+        after: i64,
+    ) -> Result<Option<Parked>, DbError> {
+        let outbox = &self.fence.outbox;
+        let Some(event) = self.outbox.first(session, outbox, after).await? else {
+            return Ok(None);
+        };
+        let count = self.deaths.count;
+        let reason =
+            format!("{count} relays died in succession, the last of them at this row alone");
+        tracing::error!(
+            outbox = self.fence.outbox,
+            event.row = event.id,
+            event.id = %event.event_id,
+            error = reason,
+            "parking a row unread"
+        );
+        let parking = Parking {
+            event,
+            event_type: None,
+            topic: "".into(),
+            key: None,
+            class: Class::Crash,
+            reason: reason.into(),
+            attempts: count,
+            failing_for: Duration::ZERO,
+            blocks_key: false,
+        };
+        let leases = &self.postgres.leases;
+        let is_held = self.rows.park(session, &self.fence, &[parking]).await?
+            && leases.note(session, &self.fence, Deaths::default()).await?;
+        self.metrics.parked.inc_by(u64::from(is_held));
+        // The first order finds out that the lease is gone.
+        Ok(is_held.then_some(Parked {
+            event,
+            blocks: None,
+            is_deadly: true,
+        }))
+    }
+
+    async fn obey(
         &self,
         session: &mut Option<Session>,
-        rows: &[ToPark],
+        orders: &[Order],
     ) -> Result<Vec<Parks>, DbError> {
         let session = self.session(session).await?;
-        let parkings: Vec<Parking> = rows.iter().map(|row| row.parking.clone()).collect();
-        let park = async {
+        let (mut tickets, mut parkings) = (Vec::new(), Vec::new());
+        let mut deaths = None;
+        for order in orders {
+            match order {
+                Order::Park(row) => {
+                    tickets.push(row.ticket);
+                    parkings.push(row.parking.clone());
+                }
+                Order::Note(noted) => deaths = Some(*noted),
+            }
+        }
+        let obeyed = async {
             session.begin().await?;
-            let is_held = self.rows.park(session, &self.fence, &parkings).await?;
+            let mut is_held = true;
+            if !parkings.is_empty() {
+                is_held = self.rows.park(session, &self.fence, &parkings).await?;
+            }
+            if let Some(deaths) = deaths {
+                is_held &= self
+                    .postgres
+                    .leases
+                    .note(session, &self.fence, deaths)
+                    .await?;
+            }
             session.commit().await?;
             Ok(is_held)
         };
-        if !self.postgres.deadline("parking rows", park).await? {
+        if !self.postgres.deadline("parking rows", obeyed).await? {
             return Ok(vec![Parks::Fenced]);
         }
-        self.metrics.parked.inc_by(rows.len() as u64);
-        let tickets = rows.iter().map(|row| row.ticket).collect();
-        Ok(vec![Parks::Done(tickets)])
+        self.metrics.parked.inc_by(tickets.len() as u64);
+        let mut news = Vec::new();
+        if !tickets.is_empty() {
+            news.push(Parks::Done(tickets));
+        }
+        news.extend(deaths.map(|_| Parks::Noted));
+        Ok(news)
     }
 
     /// What somebody has decided or paused since the last look, if anything.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
+use super::fault::Fault;
 use super::window::{Outgoing, TopicId};
 use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate, is_topic_name};
 use crate::envelope::{Encoder, Envelope, render};
-use crate::event::{CreatedAt, Event};
+use crate::event::{CreatedAt, Event, EventRef};
 
 /// Rows on their way from the source to the lane.
 #[derive(Debug, Default)]
@@ -18,6 +19,10 @@ pub struct Batch {
     /// Topics that these rows use for the first time.
     pub new_topics: Vec<(TopicId, Arc<str>)>,
     pub origin: Origin,
+    /// Rows that count against the source's allowance.
+    pub suspects: usize,
+    /// There was nothing more to read.
+    pub is_all: bool,
     /// The source has reached its target: nothing comes after.
     pub last: bool,
 }
@@ -53,6 +58,8 @@ pub struct Router {
     topics: HashMap<Box<str>, TopicId>,
     new_topics: Vec<(TopicId, Arc<str>)>,
     name: String,
+    unread: Arc<HashSet<EventRef>>,
+    fault: Option<Fault>,
 }
 
 impl Router {
@@ -66,12 +73,29 @@ impl Router {
             topics: HashMap::new(),
             new_topics: Vec::new(),
             name: String::new(),
+            unread: Arc::default(),
+            fault: None,
         }
+    }
+
+    pub fn with_fault(self, fault: Option<Fault>) -> Router {
+        Router { fault, ..self }
+    }
+
+    /// Rows to be left out of batches from now on, and not to be looked at.
+    pub fn leave_unread(&mut self, unread: Arc<HashSet<EventRef>>) {
+        self.unread = unread;
     }
 
     /// Encodes one row. A row that cannot be sent becomes an entry that says why, so that it keeps its
     /// place before the later rows of its key.
     pub fn route(&mut self, event: &Event<'_>) -> Outgoing {
+        if self.is_unread(event.reference) {
+            return Outgoing::unread(event.reference);
+        }
+        if let Some(fault) = self.fault {
+            fault.strike(event.reference.id);
+        }
         let topic = self.topic(event);
         let encoded = match (event.unsendable, is_topic_name(&self.name)) {
             (None, true) => self
@@ -107,12 +131,21 @@ impl Router {
         }
     }
 
+    fn is_unread(&self, event: EventRef) -> bool {
+        !self.unread.is_empty() && self.unread.contains(&event)
+    }
+
     /// Puts rows and the topics they brought together.
-    pub fn batch(&mut self, rows: Vec<Outgoing>, origin: Origin) -> Batch {
+    pub fn batch(&mut self, mut rows: Vec<Outgoing>, origin: Origin) -> Batch {
+        if !self.unread.is_empty() {
+            rows.retain(|row| !self.is_unread(row.event));
+        }
         Batch {
             rows,
             new_topics: std::mem::take(&mut self.new_topics),
             origin,
+            suspects: 0,
+            is_all: false,
             last: false,
         }
     }

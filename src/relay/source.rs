@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashSet;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::Postgres;
@@ -17,6 +18,7 @@ use crate::admin::metrics::OutboxMetrics;
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::sequence::Sequence;
 use crate::db::{DbError, Role, ServerLife, Session};
+use crate::event::{Event, EventRef};
 use crate::outage::{Retry, jittered};
 
 /// The first wait after an empty poll, doubled up to `poll_interval`.
@@ -37,6 +39,32 @@ pub struct SourceSettings {
     pub sweep_interval: Duration,
     /// End after what is committed at the start.
     pub until_empty: bool,
+}
+
+/// What the lane lets the source read; nothing at first.
+#[derive(Debug, Clone, Default)]
+pub struct Allowance {
+    /// Rows above `cleared_upto` that polls may hand over in all.
+    pub rows: u64,
+    pub cleared_upto: i64,
+    /// Rows that are not to be looked at.
+    pub unread: Arc<HashSet<EventRef>>,
+}
+
+/// What one poll may hand over.
+#[derive(Debug, Clone, Copy)]
+struct Allowed {
+    /// Rows above `cleared_upto`.
+    rows: usize,
+    cleared_upto: i64,
+}
+
+/// How the lane directs the source.
+pub struct Directions {
+    pub stop: watch::Receiver<bool>,
+    /// From which row on held rows are to be read again.
+    pub passes: watch::Receiver<Option<i64>>,
+    pub allowance: watch::Receiver<Allowance>,
 }
 
 /// The task that reads.
@@ -61,6 +89,8 @@ struct Scan {
     sweeping_after: Option<i64>,
     /// Rows that were read and wait for more late rows than one answer brings.
     waiting: Vec<Outgoing>,
+    /// What does not count against the allowance was read.
+    is_past_cleared: bool,
     /// Behind a pooler: the server's clock at the last statement.
     last_contact: Option<f64>,
 }
@@ -71,10 +101,14 @@ struct Orders {
     target: Option<i64>,
     /// Everything up to the target was handed over.
     is_done: bool,
-    /// From which row on held rows are to be read again.
     passes: watch::Receiver<Option<i64>>,
     /// How far the pass under way has come.
     pass_after: Option<i64>,
+    allowance: watch::Receiver<Allowance>,
+    /// Rows that polls have handed over.
+    handed_over: u64,
+    /// The lane was told that the last poll left nothing.
+    has_said_all: bool,
 }
 
 /// What one poll brought.
@@ -88,18 +122,21 @@ struct Poll {
 impl Source {
     /// Reads until the lane is gone or `stop` says so. With `until_empty` everything was handed over that
     /// was committed at the start once a batch says that it is the last; after that only passes are made.
-    pub async fn run(
-        mut self,
-        rows: mpsc::Sender<Batch>,
-        mut stop: watch::Receiver<bool>,
-        passes: watch::Receiver<Option<i64>>,
-    ) {
+    pub async fn run(mut self, rows: mpsc::Sender<Batch>, directions: Directions) {
+        let Directions {
+            mut stop,
+            passes,
+            allowance,
+        } = directions;
         let mut retry = Retry::new(Duration::from_secs(2));
         let mut orders = Orders {
             target: None,
             is_done: false,
             passes,
             pass_after: None,
+            allowance,
+            handed_over: 0,
+            has_said_all: false,
         };
         loop {
             let ended = tokio::select! {
@@ -142,15 +179,22 @@ impl Source {
             .await?;
         let mut wait = FIRST_WAIT;
         loop {
+            let Some(allowed) = orders.allowed().await else {
+                return Ok(());
+            };
             let Ok(permit) = rows.reserve().await else {
                 return Ok(());
             };
+            self.router.leave_unread(orders.unread());
             let started = Instant::now();
             let poll = match orders.is_done {
                 true => Poll::default(),
                 false => {
                     postgres
-                        .deadline("polling for unsent rows", self.poll(session, &mut scan))
+                        .deadline(
+                            "polling for unsent rows",
+                            self.poll(session, &mut scan, allowed),
+                        )
                         .await?
                 }
             };
@@ -161,10 +205,16 @@ impl Source {
             self.progress.polled(&scan.horizon);
             let idle = poll.batch.is_empty();
             let last = orders.is_reached_by(&poll, &scan.horizon);
-            match idle && !last {
+            let is_all = !poll.full;
+            let is_news = last || orders.hand_over(poll.batch.suspects, is_all);
+            match idle && !is_news {
                 // What comes below needs the place in the queue.
                 true => drop(permit),
-                false => permit.send(Batch { last, ..poll.batch }),
+                false => permit.send(Batch {
+                    last,
+                    is_all,
+                    ..poll.batch
+                }),
             }
             // What was read forward and waits for late rows is not to be brought by a way around them.
             if scan.waiting.is_empty() {
@@ -243,24 +293,41 @@ impl Source {
             swept_at: Instant::now(),
             sweeping_after: None,
             waiting: Vec::new(),
+            is_past_cleared: false,
             last_contact: None,
         })
     }
 
     /// One poll: a forward batch, then the gaps, and all of it in the order of its ids.
-    async fn poll(&mut self, session: &mut Session, scan: &mut Scan) -> Result<Poll, DbError> {
+    async fn poll(
+        &mut self,
+        session: &mut Session,
+        scan: &mut Scan,
+        allowed: Allowed,
+    ) -> Result<Poll, DbError> {
         scan.begin(session).await?;
         let mut full = false;
         let mut rows = std::mem::take(&mut scan.waiting);
         if rows.is_empty() {
             let router = &mut self.router;
             let position = scan.horizon.position();
-            let forward = self
-                .outbox
-                .forward(session, position, self.settings.limit, |event| {
-                    router.route(event)
-                })
-                .await?;
+            let take = |event: &Event<'_>| router.route(event);
+            let limit = self.settings.limit;
+            let is_cleared = !scan.is_past_cleared && position < allowed.cleared_upto;
+            let mut forward = if is_cleared {
+                let upto = allowed.cleared_upto;
+                self.outbox
+                    .unsent_between(session, position, upto, limit, take)
+                    .await?
+            } else {
+                let rows = limit.rows.min(allowed.rows);
+                let limit = BatchLimit { rows, ..limit };
+                self.outbox.forward(session, position, limit, take).await?
+            };
+            if is_cleared {
+                scan.is_past_cleared = !forward.full;
+                forward.full = true;
+            }
             scan.horizon
                 .read_forward(forward.rows.iter().map(|row| row.event.id));
             full = forward.full;
@@ -272,10 +339,12 @@ impl Source {
             scan.waiting = rows.split_off(rows.partition_point(|row| row.event.id <= last));
             full = true;
         }
-        Ok(Poll {
-            batch: self.router.batch(rows, Origin::Poll),
-            full,
-        })
+        let mut batch = self.router.batch(rows, Origin::Poll);
+        let cleared = batch
+            .rows
+            .partition_point(|row| row.event.id <= allowed.cleared_upto);
+        batch.suspects = batch.rows.len() - cleared;
+        Ok(Poll { batch, full })
     }
 
     /// One step of a pass: the unsent rows above `after`, up to the position, then the gaps as in a poll.
@@ -399,6 +468,31 @@ impl Source {
 }
 
 impl Orders {
+    /// Waits until polls may hand over rows, and says which; nothing when the lane is gone.
+    async fn allowed(&mut self) -> Option<Allowed> {
+        let handed_over = self.handed_over;
+        let is_done = self.is_done;
+        let allowance = self
+            .allowance
+            .wait_for(|allowance| is_done || allowance.rows > handed_over);
+        let allowance = allowance.await.ok()?;
+        let left = allowance.rows.saturating_sub(handed_over);
+        Some(Allowed {
+            rows: usize::try_from(left).unwrap_or(usize::MAX),
+            cleared_upto: allowance.cleared_upto,
+        })
+    }
+
+    fn unread(&self) -> Arc<HashSet<EventRef>> {
+        Arc::clone(&self.allowance.borrow().unread)
+    }
+
+    /// A poll hands over so many rows; says whether it is news that there are no more.
+    fn hand_over(&mut self, rows: usize, is_all: bool) -> bool {
+        self.handed_over = self.handed_over.saturating_add(rows as u64);
+        is_all && !std::mem::replace(&mut self.has_said_all, is_all)
+    }
+
     /// Takes an order for a pass, if there is a new one.
     fn take_pass(&mut self) {
         if self.passes.has_changed().unwrap_or(false) {

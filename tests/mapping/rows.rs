@@ -212,13 +212,14 @@ async fn an_id_that_is_drawn_again_is_told_by_its_time() {
     let outbox = Outbox::open(&mut session, &config.outboxes["default"], "public")
         .await
         .expect("a table that fits");
-    let fence = Leases::new("public")
+    let acquired = Leases::new("public")
         .acquire(
             &mut session,
             "public.tasks",
             0,
             Uuid::now_v7(),
             Duration::from_secs(60),
+            false,
         )
         .await
         .expect("asking for the lease")
@@ -240,12 +241,12 @@ async fn an_id_that_is_drawn_again_is_told_by_its_time() {
         "delete from tasks; insert into tasks (id, kind, at) values (1, 'second', '2026-01-02')",
     )
     .await;
-    let marked = outbox.settle(&mut session, &fence, &first).await;
+    let marked = outbox.settle(&mut session, &acquired.fence, &first).await;
     assert_eq!(marked.expect("marking"), 0, "it was never published");
     let read = outbox.forward(&mut session, 0, limit, |event| event.reference);
     let second = read.await.expect("reading").rows;
     assert_eq!((first[0].id, second[0].id), (1, 1));
-    let marked = outbox.settle(&mut session, &fence, &second).await;
+    let marked = outbox.settle(&mut session, &acquired.fence, &second).await;
     assert_eq!(marked.expect("marking"), 1);
 }
 

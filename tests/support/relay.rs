@@ -30,6 +30,7 @@ pub struct Relay {
     name: &'static str,
     sandbox: Sandbox,
     settings: Vec<(String, String)>,
+    fault: Option<String>,
 }
 
 impl Relay {
@@ -39,7 +40,13 @@ impl Relay {
             name,
             sandbox: Sandbox::create(name, None, Signal::KILL).expect("a directory for the relay"),
             settings,
+            fault: None,
         }
+    }
+
+    /// Has a defect at one row from the next start on, as `OUTBOXD_FAULT` says; or none any more.
+    pub fn set_fault(&mut self, fault: Option<String>) {
+        self.fault = fault;
     }
 
     /// Changes an option, from the next start on.
@@ -128,6 +135,11 @@ impl Relay {
         }
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.sandbox.exit_status().is_some()
+    }
+
     /// The most memory that was resident since its start, in MiB.
     pub fn peak_memory_mib(&mut self) -> f64 {
         let pid = self.sandbox.pid().expect("the relay runs");
@@ -175,6 +187,9 @@ impl Relay {
             if name.to_string_lossy().starts_with("OUTBOXD_") {
                 command.env_remove(name);
             }
+        }
+        if let Some(fault) = &self.fault {
+            command.env("OUTBOXD_FAULT", fault);
         }
         command.arg(verb).args(arguments);
         for (option, value) in &self.settings {

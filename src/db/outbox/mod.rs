@@ -236,6 +236,31 @@ impl Outbox {
             )))
     }
 
+    /// The first unsent row above `after` that is not parked; nothing of it is read. `outbox` is named as in its lease.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn first(
+        &self,
+        session: &mut Session,
+        outbox: &str,
+        after: i64,
+    ) -> Result<Option<EventRef>, DbError> {
+        let action = || DbError::query(format!("looking for the first row of {}", self.table));
+        let query = session
+            .query(&self.statements.first)
+            .bind(outbox.to_owned())
+            .bind(after);
+        let row = session.connection().fetch_optional(query).await;
+        let event = row.map_err(action())?.map(|row| {
+            Ok::<_, sqlx::Error>(EventRef {
+                id: row.try_get(0)?,
+                event_id: row.try_get(1)?,
+            })
+        });
+        event.transpose().map_err(action())
+    }
+
     /// When the first unsent row above `position` was created.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub struct Statements {
     pub unsent: Arc<str>,
     pub settle: Arc<str>,
     pub pending: Arc<str>,
+    pub first: Arc<str>,
     /// Nothing if the table has no time of creation.
     pub oldest: Option<Arc<str>>,
     /// Nothing if it is not known when rows were sent.
@@ -30,7 +31,13 @@ impl Statements {
     /// `relay_schema` is where the leases are.
     pub fn new(shape: &Shape, relay_schema: &str, on_sent: OnSent) -> Statements {
         let t = shape.table.quoted();
-        let Shape { id, fields, .. } = shape;
+        let Shape {
+            id,
+            id_value,
+            fingerprint,
+            fields,
+            ..
+        } = shape;
         let unsent = match &shape.unsent {
             Some(condition) => format!("{condition} and "),
             None => String::new(),
@@ -58,6 +65,14 @@ impl Statements {
             // Bounded, so that a gauge never walks a backlog of any size.
             pending: format!(
                 "select count(*) from (select from {t} e where {unsent}{id} > $1 limit $2) e"
+            )
+            .into(),
+            first: format!(
+                "select {id_value}, {fingerprint} from {t} e \
+                 where {unsent}{id} > $2 and not exists (\
+                     select from \"{relay_schema}\".outboxd_parked p \
+                     where p.outbox = $1 and p.id = {id} and p.event_id = {fingerprint}) \
+                 order by {id} limit 1"
             )
             .into(),
             oldest: shape.created_at.as_ref().map(|created_at| {

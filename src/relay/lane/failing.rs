@@ -10,7 +10,7 @@ use crate::db::parked::{Blocked, Class, Decided, Decision, Parked, Parking};
 use crate::db::pauses::Paused;
 use crate::outage::jittered;
 use crate::relay::failure::{RefusedBy, Verdict, class, failure, verdict};
-use crate::relay::park::{MAX_PARKED, Parks, ToPark};
+use crate::relay::park::{MAX_PARKED, Order, Parks, ToPark};
 use crate::relay::topics::TopicAnswer;
 use crate::relay::window::{Failed, Failure, Outgoing, Route, Ticket};
 
@@ -188,7 +188,7 @@ impl LaneCore {
             "parking a row that cannot be published"
         );
         // A parker that has ended is noticed by the main loop.
-        let _ = self.to_park.send(ToPark { ticket, parking });
+        let _ = self.orders.send(Order::Park(ToPark { ticket, parking }));
     }
 
     /// Whether the later rows of its key are to wait for a decision about the row; one without a key has none.
@@ -199,9 +199,10 @@ impl LaneCore {
     /// News of the parker; says false when the lease is somebody else's.
     pub(super) fn take_parks(&mut self, parks: Parks) -> bool {
         match parks {
-            Parks::Loaded(parked, paused) => {
-                self.take_parked(parked);
-                self.take_paused(paused);
+            Parks::Loaded(loaded) => {
+                self.begin_reading(&loaded);
+                self.take_parked(loaded.parked);
+                self.take_paused(loaded.paused);
             }
             Parks::Paused(paused) => self.take_paused(paused),
             Parks::Done(tickets) => {
@@ -210,8 +211,9 @@ impl LaneCore {
                     let blocks = row.is_some_and(|row| self.blocks_key(row));
                     self.window.parked(ticket, blocks, Instant::now());
                 }
-                self.moved = true;
+                self.make_progress();
             }
+            Parks::Noted => self.noted(),
             Parks::Decided(decided) => decided.into_iter().for_each(|decided| self.act(decided)),
             Parks::Fenced => return false,
         }
@@ -220,7 +222,7 @@ impl LaneCore {
 
     /// What was parked before our time. A blocked key's topic gets its number with its first row.
     fn take_parked(&mut self, parked: Vec<Parked>) {
-        for Parked { event, blocks } in parked {
+        for Parked { event, blocks, .. } in parked {
             self.window.pass_over_parked(event);
             if let Some(Blocked { topic, key }) = blocks {
                 let keys = self.blocked.entry(topic).or_default();
@@ -259,6 +261,7 @@ impl LaneCore {
             decision,
             unblocks,
         } = decided;
+        self.let_read(event);
         match decision {
             Decision::Retry => self.window.retry(event),
             Decision::Discard => self.window.discard(event),

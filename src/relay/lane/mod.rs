@@ -11,16 +11,18 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 mod failing;
+mod trial;
 
 use super::Ended;
 use super::breaker::Breaker;
+use super::caution::Caution;
 use super::failure::{RefusedBy, failure};
 use super::lease::Validity;
 use super::mark::{Marked, Marker};
 use super::outbound::Outbound;
-use super::park::{Parker, Parks, ToPark};
+use super::park::{Order, Parker, Parks};
 use super::router::{Batch, Origin};
-use super::source::Source;
+use super::source::{Allowance, Directions, Source};
 use super::status::Progress;
 use super::topics::{TopicAnswer, TopicDesk};
 use super::window::{
@@ -28,6 +30,7 @@ use super::window::{
 };
 use crate::admin::metrics::OutboxMetrics;
 use crate::config::{OnPoison, RelayConfig};
+use crate::db::lease::Deaths;
 use crate::db::pauses::Paused;
 use crate::event::EventRef;
 use crate::kafka::{KafkaClient, KafkaSetupError, Report, SendError, Sharing, Topics};
@@ -61,6 +64,7 @@ pub struct LaneParts {
     pub marker: Marker,
     pub parker: Parker,
     pub poison: Poison,
+    pub deaths: Deaths,
     pub kafka: KafkaClient,
     pub topics: Topics,
     pub validity: Arc<Validity>,
@@ -91,7 +95,7 @@ pub struct Lane {
 /// What the marker and the parker are given to do.
 struct Work {
     to_mark: mpsc::UnboundedReceiver<Vec<EventRef>>,
-    to_park: mpsc::UnboundedReceiver<ToPark>,
+    orders: mpsc::UnboundedReceiver<Order>,
 }
 
 /// The lane without the parts that become tasks.
@@ -113,7 +117,11 @@ struct LaneCore {
     /// Tells the source where to begin a pass for held rows.
     passes: watch::Sender<Option<i64>>,
     acknowledged: mpsc::UnboundedSender<Vec<EventRef>>,
-    to_park: mpsc::UnboundedSender<ToPark>,
+    orders: mpsc::UnboundedSender<Order>,
+    /// How owners before this one ended, and what is done about it.
+    deaths: Deaths,
+    caution: Caution,
+    allowance: watch::Sender<Allowance>,
     /// What was parked before is known; until then no row is taken.
     is_loaded: bool,
     paused: Paused,
@@ -155,7 +163,7 @@ impl Lane {
     /// When Kafka's client refuses a property.
     pub fn new(parts: LaneParts) -> Result<Lane, KafkaSetupError> {
         let (acknowledged, to_mark) = mpsc::unbounded_channel();
-        let (park, to_park) = mpsc::unbounded_channel();
+        let (orders_tx, orders) = mpsc::unbounded_channel();
         let client_rules = parts.kafka.rules();
         let outbound = Outbound::new(parts.kafka, parts.limits)?;
         let core = LaneCore {
@@ -174,7 +182,10 @@ impl Lane {
             inbox_origin: Origin::Poll,
             passes: watch::Sender::new(None),
             acknowledged,
-            to_park: park,
+            orders: orders_tx,
+            deaths: parts.deaths,
+            caution: Caution::Off,
+            allowance: watch::Sender::new(Allowance::default()),
             is_loaded: false,
             paused: Paused::default(),
             blocked: HashMap::new(),
@@ -189,7 +200,7 @@ impl Lane {
             source: parts.source,
             marker: parts.marker,
             parker: parts.parker,
-            work: Work { to_mark, to_park },
+            work: Work { to_mark, orders },
         })
     }
 
@@ -200,7 +211,7 @@ impl Lane {
             source,
             marker,
             parker,
-            work: Work { to_mark, to_park },
+            work: Work { to_mark, orders },
         } = self;
         // One batch waits while another is worked on.
         let (rows_tx, rows) = mpsc::channel(1);
@@ -208,9 +219,14 @@ impl Lane {
         let (parks_tx, parks) = mpsc::unbounded_channel();
         let (stop_reading, reading) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(source.run(rows_tx, reading, core.passes.subscribe()));
+        let directions = Directions {
+            stop: reading,
+            passes: core.passes.subscribe(),
+            allowance: core.allowance.subscribe(),
+        };
+        tasks.spawn(source.run(rows_tx, directions));
         tasks.spawn(marker.run(to_mark, marked_tx));
-        tasks.spawn(parker.run(to_park, parks_tx));
+        tasks.spawn(parker.run(orders, parks_tx));
         let news = News {
             rows,
             marked,
@@ -253,6 +269,7 @@ impl LaneCore {
                 continue;
             }
             self.show_progress();
+            self.watch_trial();
             if self.is_finished() {
                 return LaneEnd::Stopped(Ended::default());
             }
@@ -318,7 +335,7 @@ impl LaneCore {
 
     fn take_marks(&mut self, count: usize) {
         self.window.marked(count);
-        self.moved = true;
+        self.make_progress();
         self.metrics.marked.inc_by(count as u64);
     }
 
@@ -339,6 +356,10 @@ impl LaneCore {
             }
         }
         self.source_done |= batch.last;
+        if batch.origin == Origin::Poll {
+            let last = batch.rows.last().map(|row| row.event.id);
+            self.caution.take(batch.suspects, last, batch.is_all);
+        }
         self.inbox_origin = batch.origin;
         self.inbox.extend(batch.rows);
         if let Origin::Pass { upto, .. } = batch.origin {
@@ -474,6 +495,7 @@ impl LaneCore {
         self.progress.set_oldest(self.window.oldest_created_at_us());
         self.progress.set_held(self.window.held());
         self.try_suspect_topics();
+        self.begin_trial().await;
         self.outbound.tidy(self.window.fill().held_keys == 0);
         let stalled = self.window.fill().in_flight > 0
             && self

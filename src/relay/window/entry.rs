@@ -26,6 +26,22 @@ pub struct Outgoing {
     pub first_seen: Instant,
 }
 
+impl Outgoing {
+    /// Stands for a row that nobody is to look at.
+    pub fn unread(event: EventRef) -> Outgoing {
+        Outgoing {
+            event,
+            event_type: None,
+            topic: TopicId(0),
+            message: Message::keyless(event.id),
+            unsendable: None,
+            timestamp_ms: None,
+            created_at_us: 0,
+            first_seen: Instant::now(),
+        }
+    }
+}
+
 /// Names one entry of the window for as long as it is in it; it goes out with the message as its
 /// delivery opaque. A ticket of an entry that has left is recognised and ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

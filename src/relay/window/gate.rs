@@ -35,6 +35,11 @@ impl Topic {
         self.is_paused || matches!(self.gate, Gate::Shut | Gate::Tripped)
     }
 
+    /// Rows wait because it is not known whether the topic can be used.
+    pub fn waits_for_answer(&self) -> bool {
+        self.gate == Gate::Asked && !self.is_paused && !self.waiting.is_empty()
+    }
+
     pub fn is_tripped(&self) -> bool {
         self.gate == Gate::Tripped
     }

@@ -171,6 +171,18 @@ impl Window {
         self.fill.in_flight == 0 && self.fill.unmarked == 0
     }
 
+    /// Nothing goes on by itself: what is left waits for its topic, for a time to try again, or for somebody's
+    /// decision.
+    pub fn is_quiet(&self) -> bool {
+        self.is_settled()
+            && self.ready.is_empty()
+            && self.topics.iter().all(|topic| !topic.waits_for_answer())
+            && self
+                .slots
+                .iter()
+                .all(|(_, row)| row.state != EntryState::Parking)
+    }
+
     /// Nothing is left but what waits for somebody's decision.
     pub fn is_empty(&self) -> bool {
         self.fill.rows == 0 && self.fill.unmarked == 0 && !self.wants_pass && !self.holds_rows()
