@@ -66,6 +66,26 @@ async fn a_drain_counts_every_row_in_any_envelope() {
 }
 
 #[tokio::test]
+async fn a_drain_behind_rows_that_stay_counts_the_others() {
+    for (flag, told) in [
+        ("--parked", "700 parked rows"),
+        ("--blocked", "700 rows of a blocked key"),
+    ] {
+        let database = services::postgres().await.create_database("drain").await;
+
+        let output = bench(&database, &["drain", "--rows", "2000", flag, "700"]).await;
+
+        let report = report(&output);
+        assert_eq!(report["aside"], told);
+        let relay = &report["runs"][0]["relay"];
+        assert_eq!(
+            (&relay["arrived"], &relay["unknown"]),
+            (&2000.into(), &0.into())
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_paced_load_arrives_whole_and_its_latency_is_told() {
     let database = services::postgres().await.create_database("latency").await;
 

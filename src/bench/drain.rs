@@ -21,7 +21,30 @@ pub struct DrainOptions {
     pub keys: usize,
     pub seed: u64,
     pub runs: usize,
+    pub aside: Aside,
 }
+
+/// Rows that stay where they are, before the backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// Each is parked.
+    Parked { rows: usize },
+    /// All are of one key, which the first blocks.
+    Blocked { rows: usize },
+}
+
+impl Aside {
+    pub const NOTHING: Aside = Aside::Parked { rows: 0 };
+
+    fn rows(self) -> usize {
+        match self {
+            Aside::Parked { rows } | Aside::Blocked { rows } => rows,
+        }
+    }
+}
+
+/// The key of rows that wait for a decision.
+const BLOCKED: &str = "blocked";
 
 /// Rows of one insert.
 const FILL_ROWS: i64 = 20_000;
@@ -51,12 +74,12 @@ pub async fn drain(
     for run in 1..=options.runs {
         let say = |what: &str| bar.set_message(format!("run {run} of {}: {what}", options.runs));
         say("filling the table for the limits");
-        let mut stage = filled(workspace, options, bar).await?;
+        let mut stage = filled(workspace, options, Aside::NOTHING, bar).await?;
         say("reading, producing and marking alone");
         let limits = limits::measure(workspace, &mut stage).await?;
         drop(stage);
         say("filling the table for the relay");
-        let mut stage = filled(workspace, options, bar).await?;
+        let mut stage = filled(workspace, options, options.aside, bar).await?;
         say("relaying");
         let relayed = relay(workspace, &mut stage, options, say).await?;
         runs.push(DrainRun {
@@ -68,6 +91,11 @@ pub async fn drain(
     let of = |value: fn(&DrainRun) -> f64| Spread::of(runs.iter().map(value));
     Ok(DrainReport {
         rows: options.rows,
+        aside: match options.aside {
+            Aside::NOTHING => None,
+            Aside::Parked { rows } => Some(format!("{rows} parked rows")),
+            Aside::Blocked { rows } => Some(format!("{rows} rows of a blocked key")),
+        },
         payload_bytes: options.payload,
         keys: options.keys,
         partitions: workspace.partitions(),
@@ -84,12 +112,13 @@ pub async fn drain(
 async fn filled(
     workspace: &Workspace,
     options: &DrainOptions,
+    aside: Aside,
     bar: &ProgressBar,
 ) -> Result<Stage, BenchError> {
     let mut stage = workspace.stage().await?;
     let mut random = fastrand::Rng::with_seed(options.seed);
     let length = options.payload.saturating_sub(PAYLOAD_FRAME);
-    let backlog = Backlog {
+    let mut backlog = Backlog {
         keys: options.keys as i64,
         // Any 64 bits will do.
         seed: options.seed as i64,
@@ -100,20 +129,50 @@ async fn filled(
                     .collect()
             })
             .collect(),
+        key: match aside {
+            Aside::Blocked { .. } => Some(BLOCKED.to_owned()),
+            Aside::Parked { .. } => None,
+        },
     };
-    let rows = options.rows as i64;
-    bar.set_length(options.rows as u64);
+    fill(&mut stage, aside.rows(), &backlog, bar).await?;
+    if let Some((_, last)) = stage.unsent_range().await? {
+        let (rows, blocks) = match aside {
+            Aside::Parked { rows } => (rows, false),
+            Aside::Blocked { .. } => (1, true),
+        };
+        let Stage {
+            table,
+            topic,
+            connection,
+            ..
+        } = &mut stage;
+        table.park(connection, topic, rows as i64, blocks).await?;
+        stage.aside_upto = last;
+    }
+    backlog.key = None;
+    fill(&mut stage, options.rows, &backlog, bar).await?;
+    stage.table.settle_down(&mut stage.connection).await?;
+    Ok(stage)
+}
+
+async fn fill(
+    stage: &mut Stage,
+    rows: usize,
+    backlog: &Backlog,
+    bar: &ProgressBar,
+) -> Result<(), BenchError> {
+    bar.set_length(rows as u64);
+    let rows = rows as i64;
     for first in (1..=rows).step_by(FILL_ROWS as usize) {
         let last = rows.min(first + FILL_ROWS - 1);
         let part = (first, last);
         stage
             .table
-            .fill(&mut stage.connection, part, &backlog)
+            .fill(&mut stage.connection, part, backlog)
             .await?;
         bar.set_position(last as u64);
     }
-    stage.table.settle_down(&mut stage.connection).await?;
-    Ok(stage)
+    Ok(())
 }
 
 async fn relay(
@@ -150,34 +209,27 @@ async fn relay(
     })
 }
 
-/// Waits until no row is unsent, and says when that was.
+/// Waits until no row of the backlog is unsent, and says when that was.
 async fn settled(stage: &mut Stage) -> Result<Instant, BenchError> {
-    let Stage {
-        table,
-        outbox,
-        connection,
-        ..
-    } = stage;
-    let mut remaining = table.unsent_range(connection).await?;
+    let window = i64::from(stage.outbox.window_rows.get());
+    let mut remaining = stage.unsent_range().await?;
     let mut moved_at = Instant::now();
     let mut looked_at = Instant::now();
     while let Some((_, last)) = remaining {
         // Marks come nearly in the order of ids, so what is asked often is whether the last row is
         // marked, then whether all of the last window are.
-        let first_of_window = last - i64::from(outbox.window_rows.get());
-        let open = table.any_unsent(connection, (last, last)).await?
-            || table
-                .any_unsent(connection, (first_of_window, last))
-                .await?;
+        let first_of_window = (last - window).max(stage.aside_upto.saturating_add(1));
+        let open =
+            stage.any_unsent(last, last).await? || stage.any_unsent(first_of_window, last).await?;
         let seen_at = Instant::now();
         if !open {
-            remaining = table.unsent_range(connection).await?;
+            remaining = stage.unsent_range().await?;
             if remaining.is_none() {
                 return Ok(seen_at);
             }
         } else if looked_at.elapsed() > LOOK_EVERY {
             let before = remaining;
-            remaining = table.unsent_range(connection).await?;
+            remaining = stage.unsent_range().await?;
             looked_at = Instant::now();
             if remaining != before {
                 moved_at = looked_at;

@@ -69,7 +69,7 @@ pub async fn measure(workspace: &Workspace, stage: &mut Stage) -> Result<Limits,
     let outbox = Outbox::new(&stage.outbox.table, &schema, stage.outbox.on_sent);
     let database = workspace.database();
     let mut reader = database.connect("bench", Role::Reader).await?;
-    let (rows, read) = read(&mut reader, &outbox).await?;
+    let (rows, read) = read(&mut reader, &outbox, stage.aside_upto).await?;
     let messages = encode(&mut reader, &outbox, stage).await?;
     drop(reader);
     let produce = produce(workspace, &stage.topic, messages).await?;
@@ -96,7 +96,7 @@ pub async fn measure(workspace: &Workspace, stage: &mut Stage) -> Result<Limits,
     Ok(Limits::new(read, produce, mark))
 }
 
-/// All rows of the stage, by the relay's own statement.
+/// All rows of the stage that a relay is to publish, by the relay's own statement.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -104,10 +104,14 @@ pub async fn rows(workspace: &Workspace, stage: &Stage) -> Result<Vec<EventRef>,
     let schema = workspace.config().postgres.schema.to_string();
     let outbox = Outbox::new(&stage.outbox.table, &schema, stage.outbox.on_sent);
     let mut reader = workspace.database().connect("bench", Role::Reader).await?;
-    Ok(read(&mut reader, &outbox).await?.0)
+    Ok(read(&mut reader, &outbox, stage.aside_upto).await?.0)
 }
 
-async fn read(session: &mut Session, outbox: &Outbox) -> Result<(Vec<EventRef>, f64), BenchError> {
+async fn read(
+    session: &mut Session,
+    outbox: &Outbox,
+    after: i64,
+) -> Result<(Vec<EventRef>, f64), BenchError> {
     let limit = BatchLimit {
         rows: BATCH_ROWS,
         bytes: usize::MAX,
@@ -115,7 +119,7 @@ async fn read(session: &mut Session, outbox: &Outbox) -> Result<(Vec<EventRef>, 
     let mut rows: Vec<EventRef> = Vec::new();
     let started = Instant::now();
     loop {
-        let position = rows.last().map_or(i64::MIN, |row| row.id);
+        let position = rows.last().map_or(after, |row| row.id);
         session.begin().await?;
         let batch = outbox
             .forward(session, position, limit, |event| black_box(event).reference)

@@ -28,7 +28,7 @@ use rdkafka::error::KafkaError;
 use crate::db::DbError;
 use crate::kafka::KafkaSetupError;
 
-pub use drain::{DrainOptions, drain};
+pub use drain::{Aside, DrainOptions, drain};
 pub use envelope::{EnvelopeOptions, envelope};
 pub use idle::{IdleOptions, idle};
 pub use latency::{LatencyOptions, Load, latency};

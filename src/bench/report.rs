@@ -24,6 +24,9 @@ pub enum Report {
 #[derive(Debug, Serialize)]
 pub struct DrainReport {
     pub rows: usize,
+    /// What stays unsent before them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aside: Option<String>,
     pub payload_bytes: usize,
     pub keys: usize,
     pub partitions: i32,
@@ -223,10 +226,15 @@ impl Display for Report {
 
 impl Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let aside = self.aside.as_deref();
+        let aside = aside
+            .map(|aside| format!(" behind {aside}"))
+            .unwrap_or_default();
         writeln!(
             f,
-            "drain of {} rows, {} B of payload, {} keys, {} partitions, on_sent {}, envelope {}, seed {}\n",
+            "drain of {} rows{}, {} B of payload, {} keys, {} partitions, on_sent {}, envelope {}, seed {}\n",
             self.rows,
+            aside,
             self.payload_bytes,
             self.keys,
             self.partitions,

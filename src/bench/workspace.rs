@@ -62,8 +62,32 @@ pub struct Stage {
     pub outbox: OutboxConfig,
     pub topic: String,
     pub table: BenchTable,
+    /// Rows up to this id were set aside before the relay started, and stay unsent.
+    pub aside_upto: i64,
     /// For what the benchmark itself asks.
     pub connection: PgConnection,
+}
+
+impl Stage {
+    /// The first and the last unsent row of what is to be published.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn unsent_range(&mut self) -> Result<Option<(i64, i64)>, DbError> {
+        self.table
+            .unsent_range(&mut self.connection, self.aside_upto)
+            .await
+    }
+
+    /// Whether any row from `first` to `last` is unsent.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn any_unsent(&mut self, first: i64, last: i64) -> Result<bool, DbError> {
+        self.table
+            .any_unsent(&mut self.connection, (first, last))
+            .await
+    }
 }
 
 impl Workspace {
@@ -149,6 +173,7 @@ impl Workspace {
         config.outboxes = [(outbox.name.clone(), outbox.clone())].into();
         Ok(Stage {
             table: BenchTable::new(&outbox.table, &self.names.schema),
+            aside_upto: i64::MIN,
             config,
             outbox,
             topic,

@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{ConfigArgs, Exit};
 use crate::bench::{
-    BenchError, DrainOptions, EnvelopeOptions, IdleOptions, LatencyOptions, Load, Names, Report,
-    Workspace, drain, envelope, idle, latency,
+    Aside, BenchError, DrainOptions, EnvelopeOptions, IdleOptions, LatencyOptions, Load, Names,
+    Report, Workspace, drain, envelope, idle, latency,
 };
 use crate::config::EnvelopeFormat;
 use crate::shutdown;
@@ -93,6 +93,12 @@ struct DrainArgs {
     /// Times to measure the limits and drain a backlog, in turn; the median counts
     #[arg(long, default_value_t = 1, value_parser = number(1..=1000))]
     runs: usize,
+    /// Park so many rows before the backlog
+    #[arg(long, value_name = "ROWS", value_parser = number(1..=200_000))]
+    parked: Option<usize>,
+    /// Have so many rows of a blocked key wait before the backlog
+    #[arg(long, value_name = "ROWS", conflicts_with = "parked", value_parser = number(1..=100_000_000))]
+    blocked: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -236,6 +242,12 @@ async fn measure(
                 keys: args.drawn.keys,
                 seed: args.drawn.seed,
                 runs: args.runs,
+                aside: match args.blocked {
+                    Some(rows) => Aside::Blocked { rows },
+                    None => Aside::Parked {
+                        rows: args.parked.unwrap_or(0),
+                    },
+                },
             };
             drain(workspace, &options, bar).await.map(Report::Drain)
         }

@@ -16,6 +16,8 @@ pub struct Backlog {
     pub seed: i64,
     /// What fills the payloads up, a power of two of them; each as long as the payload asks for.
     pub pads: Vec<String>,
+    /// The key of all rows, instead of drawn ones.
+    pub key: Option<String>,
 }
 
 /// What [`Backlog::pads`] leaves to the payload's frame: `{"n":"0000000001","pad":""}`.
@@ -26,6 +28,7 @@ pub const PAYLOAD_FRAME: usize = 27;
 pub struct BenchTable {
     table: TableName,
     fill: Arc<str>,
+    park: Arc<str>,
     insert: Arc<str>,
     unsent: Arc<str>,
     first_unsent: Arc<str>,
@@ -41,12 +44,20 @@ impl BenchTable {
             fill: format!(
                 "insert into {t} (aggregate_type, aggregate_id, event_type, payload) \
                  select 'bench', \
-                        'key-' || lpad(((draw >> 10) % case when draw & 1023 < 102 then least($3, 10) else $3 end)::text, 8, '0'), \
+                        coalesce($6, 'key-' || lpad(((draw >> 10) % case when draw & 1023 < 102 then least($3, 10) else $3 end)::text, 8, '0')), \
                         'bench.event', \
                         ('{{\"n\":\"' || lpad(n::text, 10, '0') || '\",\"pad\":\"' \
                             || ($4::text[])[1 + ((draw >> 40) & (cardinality($4::text[]) - 1))] || '\"}}')::json \
                  from generate_series($1::bigint, $2::bigint) as n \
                  cross join lateral (select hashint8extended(n, $5) & 9223372036854775807 as draw) as drawn"
+            )
+            .into(),
+            park: format!(
+                "insert into \"{relay_schema}\".outboxd_parked \
+                     (outbox, id, event_id, topic, key, class, reason, attempts, first_failed_at, blocks_key) \
+                 select $1, id, event_id, $2, convert_to(aggregate_id, 'UTF8'), 'row', 'a benchmark', 1, \
+                        clock_timestamp(), $3 \
+                 from {t} order by id limit $4"
             )
             .into(),
             insert: format!(
@@ -58,7 +69,10 @@ impl BenchTable {
                 "select exists (select from {t} where sent_at is null and id between $1 and $2)"
             )
             .into(),
-            first_unsent: format!("select min(id), max(id) from {t} where sent_at is null").into(),
+            first_unsent: format!(
+                "select min(id), max(id) from {t} where sent_at is null and id > $1"
+            )
+            .into(),
             // A lease is set to expire its duration after it was taken.
             owned: format!(
                 "select extract(epoch from clock_timestamp() - expires_at)::float8 \
@@ -84,12 +98,34 @@ impl BenchTable {
             .bind(last)
             .bind(backlog.keys)
             .bind(backlog.pads.clone())
-            .bind(backlog.seed);
+            .bind(backlog.seed)
+            .bind(backlog.key.clone());
         let done = connection.execute(query).await;
         done.map(|_| ()).map_err(DbError::query(format!(
             "filling {} with rows {first} to {last}",
             self.table
         )))
+    }
+
+    /// Parks the first `rows` rows, for the relay to find at its start; with `blocks` they block their keys.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn park(
+        &self,
+        connection: &mut PgConnection,
+        topic: &str,
+        rows: i64,
+        blocks: bool,
+    ) -> Result<(), DbError> {
+        let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.park)))
+            .bind(self.table.to_string())
+            .bind(topic.to_owned())
+            .bind(blocks)
+            .bind(rows);
+        let done = connection.execute(query).await;
+        done.map(|_| ())
+            .map_err(DbError::query(format!("parking rows of {}", self.table)))
     }
 
     /// Vacuums and analyzes the table, so that neither happens by itself during a measurement, and asks
@@ -152,7 +188,7 @@ impl BenchTable {
             )))
     }
 
-    /// The first and the last unsent row. Walks the entries of all rows that were sent: not for every
+    /// The first and the last unsent row above `after`. Walks the entries of all rows that were sent: not for every
     /// moment.
     ///
     /// # Errors
@@ -160,8 +196,9 @@ impl BenchTable {
     pub async fn unsent_range(
         &self,
         connection: &mut PgConnection,
+        after: i64,
     ) -> Result<Option<(i64, i64)>, DbError> {
-        let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.first_unsent)));
+        let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.first_unsent))).bind(after);
         let action = || DbError::query(format!("looking for the unsent rows of {}", self.table));
         let row = connection.fetch_one(query).await.map_err(action())?;
         let first: Option<i64> = row.try_get(0).map_err(action())?;
