@@ -170,9 +170,7 @@ impl Window {
         tickets: impl IntoIterator<Item = Ticket>,
         now: Instant,
     ) -> usize {
-        for key in self.keys.iter_mut() {
-            key.is_introduced = false;
-        }
+        self.forget_introductions();
         tickets
             .into_iter()
             .filter(|&ticket| {

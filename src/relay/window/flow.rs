@@ -120,7 +120,7 @@ impl Window {
         self.recent.push(row.event);
         self.fill.unmarked += 1;
         match self.keys[key].state {
-            KeyState::Flowing => self.introduce(key),
+            KeyState::Flowing => self.introduce(key, now),
             KeyState::Probing => self.keys[key].succeed(),
             KeyState::Stopped { .. } | KeyState::Parking => {}
         }
@@ -129,11 +129,30 @@ impl Window {
     }
 
     /// The key's first row is through: the next one follows, and brings those behind it.
-    fn introduce(&mut self, key: u32) {
-        if !std::mem::replace(&mut self.keys[key].is_introduced, true)
-            && let Some(next) = self.keys.head(key)
-        {
-            self.offer(self.keys[key].topic, next);
+    fn introduce(&mut self, index: u32, now: Instant) {
+        let key = &mut self.keys[index];
+        if std::mem::replace(&mut key.is_introduced, true) {
+            return;
+        }
+        let topic = key.topic;
+        self.introduced.insert(key.hash, now);
+        // Those that were sent before the key was to be introduced again are still under way.
+        let mut next = self.keys.head(index);
+        while let Some(ticket) = next {
+            let row = self.slots.get(ticket);
+            if row.is_some_and(|row| row.state != EntryState::InFlight) {
+                self.offer(topic, ticket);
+                return;
+            }
+            next = self.slots.next_of_key(ticket);
+        }
+    }
+
+    /// The leaders may not know the producer, because it is new or they are: every key is introduced again.
+    pub(super) fn forget_introductions(&mut self) {
+        self.introduced.clear();
+        for key in self.keys.iter_mut() {
+            key.is_introduced = false;
         }
     }
 

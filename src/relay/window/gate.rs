@@ -91,6 +91,8 @@ impl Window {
     /// Whether the topic can be used is not known (any more): its rows wait for the answer.
     pub fn close_topic(&mut self, topic: TopicId) {
         self.topic(topic).gate = Gate::Asked;
+        // It may be made anew meanwhile.
+        self.forget_introductions();
     }
 
     /// The topic cannot be used: its rows wait for as long as that may take.

@@ -18,6 +18,7 @@ mod entry;
 mod flow;
 mod gate;
 mod holds;
+mod introduced;
 mod parking;
 mod recent;
 mod room;
@@ -38,6 +39,7 @@ pub use entry::{
     Admission, Backoff, Failed, Failure, Fill, Limits, Outgoing, Route, Ticket, TopicId,
 };
 use gate::Topic;
+use introduced::Introduced;
 use recent::Recent;
 pub use room::Held;
 use slots::{KeySlots, Slots};
@@ -117,6 +119,7 @@ pub struct Window {
     /// Keys in `Stopped`, by their instants; few, so a list that is searched.
     stopped: Vec<u32>,
     recent: Recent,
+    introduced: Introduced,
     fill: Fill,
     /// Rows may have come to a stop since room was last made.
     may_evict: bool,
@@ -151,6 +154,7 @@ impl Window {
             // them, and the batches between. Four windows also cover the marks that Postgres may lose
             // in a crash (field measurements: 0.6 s of them).
             recent: Recent::new(limits.rows.saturating_mul(4)),
+            introduced: Introduced::default(),
             fill: Fill::default(),
             may_evict: false,
             trial: None,
@@ -269,7 +273,7 @@ impl Window {
                     name: name.into(),
                     hash,
                     state: KeyState::Flowing,
-                    is_introduced: false,
+                    is_introduced: self.introduced.contains(hash),
                     failures: 0,
                     attempts: 0,
                     failing_since: None,
