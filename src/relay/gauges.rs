@@ -19,8 +19,11 @@ const EVERY: Duration = Duration::from_secs(2);
 const COUNT_MOST: i64 = 1_000_000;
 
 /// A count that took long is repeated so many times its duration later, so that it takes at most two
-/// percent of one server process.
+/// percent of one server process,
 const IDLE_FACTOR: u32 = 50;
+
+/// unless it takes very long: nobody should look at older figures.
+const MOST_WAIT: Duration = Duration::from_secs(30);
 
 /// The task that counts.
 pub struct Gauges {
@@ -48,7 +51,8 @@ impl Gauges {
                     );
                 }
             }
-            tokio::time::sleep(jittered(EVERY.max(started.elapsed() * IDLE_FACTOR))).await;
+            let wait = (started.elapsed() * IDLE_FACTOR).clamp(EVERY, MOST_WAIT);
+            tokio::time::sleep(jittered(wait)).await;
         }
     }
 
