@@ -32,8 +32,8 @@ create table outboxd_parked (
 
 -- The relay looks here every second.
 create index outboxd_parked_decided on outboxd_parked (outbox, id) where decision is not null;
--- Whether another row blocks the same key.
-create index outboxd_parked_blocking on outboxd_parked (outbox, topic, key) where blocks_key;
+-- Whether another row blocks the same key, which may be longer than an index takes.
+create index outboxd_parked_blocking on outboxd_parked (outbox, sha256(key)) where blocks_key;
 
 -- What was decided and done, for good.
 create table outboxd_decisions (

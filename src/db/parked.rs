@@ -157,8 +157,8 @@ impl ParkedRows {
                             decided_at, decided_by, decided_why from gone) \
                  select g.id, g.event_id, g.topic, g.key, g.blocks_key and not exists (\
                      select from {s}.outboxd_parked o \
-                     where o.outbox = $1 and o.topic = g.topic and o.key = g.key and o.blocks_key \
-                       and o.id <> all ($5)) as unblocks \
+                     where o.outbox = $1 and sha256(o.key) = sha256(g.key) and o.key = g.key and o.topic = g.topic \
+                       and o.blocks_key and o.id <> all ($5)) as unblocks \
                  from gone g order by g.id"
             )
             .into(),
