@@ -222,11 +222,18 @@ impl App {
     }
 
     async fn remaining(&self) -> Result<Vec<(String, Vec<Remaining>)>, DbError> {
+        let max_message_bytes = self.kafka.rules().max_message_bytes;
         let mut remaining = Vec::new();
         for (name, config) in &self.config.outboxes {
             let mut session = self.postgres.database().connect(name, Role::Gauge).await?;
             session.begin().await?;
-            let outbox = Outbox::open(&mut session, config, self.postgres.schema()).await?;
+            let outbox = Outbox::open(
+                &mut session,
+                config,
+                self.postgres.schema(),
+                max_message_bytes,
+            )
+            .await?;
             let rows = outbox.remaining(&mut session, LISTED).await?;
             session.commit().await?;
             if !rows.is_empty() {

@@ -66,7 +66,30 @@ pub struct Event<'r> {
     /// Of the columns that hold no field, those that the outbox's templates name, in their order.
     pub other_columns: &'r [Option<&'r str>],
     /// Why the row cannot become a message, found while it was read: then it has no payload.
-    pub unsendable: Option<&'static str>,
+    pub unsendable: Option<&'r str>,
+}
+
+impl Event<'_> {
+    /// How long its texts and its payload are together.
+    pub fn bytes(&self) -> usize {
+        let texts = [
+            self.aggregate_type,
+            self.aggregate_id,
+            self.event_type,
+            self.event_version,
+            self.content_type,
+            self.correlation_id,
+            self.causation_id,
+            self.traceparent,
+            self.tracestate,
+            self.headers,
+            self.topic,
+            self.partition_key,
+        ];
+        let texts = texts.iter().chain(self.other_columns);
+        let texts: usize = texts.flatten().map(|text| text.len()).sum();
+        texts + self.payload.bytes()
+    }
 }
 
 /// What the event carries.
@@ -80,6 +103,16 @@ pub enum Payload<'r> {
     Bytes(&'r [u8]),
     /// Nothing: the key's deletion on a compacted topic.
     Tombstone,
+}
+
+impl Payload<'_> {
+    fn bytes(self) -> usize {
+        match self {
+            Payload::Json(bytes) | Payload::Bytes(bytes) => bytes.len(),
+            Payload::Text(text) => text.len(),
+            Payload::Tombstone => 0,
+        }
+    }
 }
 
 /// The instant of the row's insert in microseconds since 1970-01-01T00:00:00Z, as Postgres stores it:

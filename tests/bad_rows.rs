@@ -113,14 +113,30 @@ const KINDS: &[(&str, &str, Fate)] = &[
     ),
     // What is.
     (
-        "too large by some bytes",
-        "payload = to_json(repeat('x', 1000001))",
-        Parked("larger than"),
+        "as large as the client's limit, which leaves nothing for the rest",
+        "payload = to_json(repeat('x', 999998))",
+        Parked("bytes is larger than the client's message.max.bytes (1000000)"),
+    ),
+    (
+        "too large by one byte",
+        "payload = to_json(repeat('x', 999999))",
+        Parked("payload is 1000001 bytes, larger than the client's message.max.bytes (1000000)"),
     ),
     (
         "too large by 10 MB",
         "payload = to_json(repeat('x', 11000000))",
-        Parked("larger than"),
+        Parked("payload is 11000002 bytes, larger than"),
+    ),
+    (
+        "too large by 300 MB",
+        "payload = to_json(repeat('x', 315000000))",
+        // Compressed it is larger still than any message, and nobody looks further.
+        Parked("payload is at least 36"),
+    ),
+    (
+        "bytes too large by 300 MB",
+        "payload = null, payload_bytes = convert_to(repeat('x', 315000000), 'UTF8')",
+        Parked("payload_bytes is 315000000 bytes, larger than"),
     ),
     (
         "bytes too large",
@@ -130,7 +146,7 @@ const KINDS: &[(&str, &str, Fate)] = &[
     (
         "a key too large",
         "aggregate_id = repeat('k', 1100000)",
-        Parked("larger than"),
+        Parked("aggregate_id is 1100000 bytes, larger than"),
     ),
     (
         "a type too large",
@@ -141,6 +157,11 @@ const KINDS: &[(&str, &str, Fate)] = &[
         "a header of 1 MB",
         "headers = jsonb_build_object('h', repeat('x', 1000000))",
         Parked("larger than"),
+    ),
+    (
+        "a key and a type too large",
+        "aggregate_id = repeat('k', 1100000), event_type = repeat('t', 1000001)",
+        Parked("aggregate_id is 1100000 bytes, event_type is 1000001 bytes, larger than"),
     ),
     (
         "10,000 headers of 100 bytes",
@@ -333,12 +354,15 @@ async fn every_kind_of_row_is_delivered_or_parked_and_no_good_one_suffers() {
             }
         }
     }
+    // Half of one of the largest payloads.
+    let memory = fixture.relay.peak_memory_mib();
+    assert!(memory < 150.0, "{memory} MiB");
     assert_eq!(fixture.relay.logged("making a new kafka producer"), 0);
     assert_eq!(fixture.relay.logged("kafka refused a message set"), 0);
     let all = number(&mut fixture.database, "select count(*) from outbox_events").await;
     assert_eq!(all, good + KINDS.len() as i64, "nothing is gone");
     println!(
-        "holds bad rows: {} kinds among {good} good rows of {keys} keys, {parked} parked, the others delivered",
+        "holds bad rows: {} kinds among {good} good rows of {keys} keys, {parked} parked, the others delivered; {memory:.0} MiB",
         KINDS.len()
     );
 }

@@ -133,6 +133,23 @@ async fn long_values_are_shortened_unless_they_are_asked_for_and_a_deleted_row_i
         ),
     )
     .await;
+    let large = parked.park("attempts", "1").await;
+    execute(
+        &mut parked.database,
+        &format!(
+            "alter table outbox_events alter payload set storage external; \
+             update outbox_events set payload = to_json(repeat('x', 2000000)) where id = {large}"
+        ),
+    )
+    .await;
+    // So much of a document is not even turned into text to show its beginning.
+    let shown = parked.json(&["show", &large.to_string()]);
+    assert_eq!(shown["row"]["payload"], "");
+    assert_eq!(
+        shown["shortened"],
+        serde_json::json!({"payload": 2_000_002})
+    );
+
     let (text, bytes) = (text.to_string(), bytes.to_string());
     let shown = parked.text(&["show", &text]);
     assert!(

@@ -40,7 +40,12 @@ impl Marking {
         let database = Database::new(&config.postgres).expect("a database");
         let table = &config.outboxes["default"].table;
         Marking {
-            outbox: Outbox::new(table, "public", config.outboxes["default"].on_sent),
+            outbox: Outbox::new(
+                table,
+                "public",
+                config.outboxes["default"].on_sent,
+                1_000_000,
+            ),
             leases: Leases::new("public"),
             session: database
                 .connect(name, Role::Marker)

@@ -11,6 +11,7 @@ mod demo;
 mod envelopes;
 mod holds;
 mod inbox;
+mod large_rows;
 mod late_commits;
 mod mapping;
 mod parked;

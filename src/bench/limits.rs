@@ -66,7 +66,7 @@ impl Limits {
 /// Whatever Postgres or Kafka says.
 pub async fn measure(workspace: &Workspace, stage: &mut Stage) -> Result<Limits, BenchError> {
     let schema = workspace.config().postgres.schema.to_string();
-    let outbox = Outbox::new(&stage.outbox.table, &schema, stage.outbox.on_sent);
+    let outbox = outbox(workspace, stage);
     let database = workspace.database();
     let mut reader = database.connect("bench", Role::Reader).await?;
     let (rows, read) = read(&mut reader, &outbox, stage.aside_upto).await?;
@@ -101,10 +101,18 @@ pub async fn measure(workspace: &Workspace, stage: &mut Stage) -> Result<Limits,
 /// # Errors
 /// Whatever Postgres says.
 pub async fn rows(workspace: &Workspace, stage: &Stage) -> Result<Vec<EventRef>, BenchError> {
-    let schema = workspace.config().postgres.schema.to_string();
-    let outbox = Outbox::new(&stage.outbox.table, &schema, stage.outbox.on_sent);
+    let outbox = outbox(workspace, stage);
     let mut reader = workspace.database().connect("bench", Role::Reader).await?;
     Ok(read(&mut reader, &outbox, stage.aside_upto).await?.0)
+}
+
+fn outbox(workspace: &Workspace, stage: &Stage) -> Outbox {
+    Outbox::new(
+        &stage.outbox.table,
+        workspace.config().postgres.schema.as_str(),
+        stage.outbox.on_sent,
+        workspace.kafka().rules().max_message_bytes,
+    )
 }
 
 async fn read(

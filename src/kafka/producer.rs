@@ -166,7 +166,8 @@ impl Producer {
             )
             .set(
                 "queue.buffering.max.kbytes",
-                (sizes.bytes / 1024).max(1).to_string(),
+                // One that is larger than the queue would wait for ever.
+                (sizes.bytes.max(client.rules().max_message_bytes) / 1024 + 1).to_string(),
             );
         if let Some(bytes) = sizes.batch_bytes {
             config.set("batch.size", bytes.to_string());

@@ -191,8 +191,9 @@ impl Relay {
                     .await?;
                 session.begin().await?;
                 let schema = self.postgres.schema();
+                let max_message_bytes = self.kafka.rules().max_message_bytes;
                 migrate::verify(session, schema, &self.config).await?;
-                let outbox = Outbox::open(session, &self.config, schema).await?;
+                let outbox = Outbox::open(session, &self.config, schema, max_message_bytes).await?;
                 session.commit().await?;
                 Ok(outbox)
             };

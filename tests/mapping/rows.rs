@@ -209,9 +209,14 @@ async fn an_id_that_is_drawn_again_is_told_by_its_time() {
         .connect("test", Role::Reader)
         .await
         .expect("a session");
-    let outbox = Outbox::open(&mut session, &config.outboxes["default"], "public")
-        .await
-        .expect("a table that fits");
+    let outbox = Outbox::open(
+        &mut session,
+        &config.outboxes["default"],
+        "public",
+        1_000_000,
+    )
+    .await
+    .expect("a table that fits");
     let acquired = Leases::new("public")
         .acquire(
             &mut session,

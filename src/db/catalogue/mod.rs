@@ -10,7 +10,7 @@ mod types;
 
 use crate::config::{Field, Mapping, OnSent, OutboxConfig, PayloadEncoding, Retention, TableName};
 
-use super::outbox::{PayloadForm, RowForm, Shape};
+use super::outbox::{Column as Selected, Length, PayloadForm, RowForm, Shape};
 use super::sequence::Sequence;
 use super::{DbError, Session};
 
@@ -47,8 +47,9 @@ fn add_other_columns(
     for (place, (name, option)) in config.templates.other_columns.iter().enumerate() {
         match table.column(name.as_str()) {
             Some(column) => {
-                let expression = format!(", {}::text as other_{place}", column.sql());
-                shape.fields.push_str(&expression);
+                let other = types::select_text(&format!("other_{place}"), column);
+                let label = format!("column {:?}", name.as_str());
+                shape.columns.push(Selected { label, ..other });
                 shape.other_columns += 1;
             }
             None => mistakes.add(format!(
@@ -173,7 +174,7 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// The shape, if every column is there and of a type that fits.
     fn shape(&self, mistakes: &mut Mistakes) -> Option<Shape> {
-        let fields = self.fields(mistakes);
+        let columns = self.columns(mistakes);
         for field in [Field::Id, Field::EventId] {
             if let Some(column) = self.mapped(field).filter(|column| !column.not_null) {
                 let (name, option) = (&column.name, option(field));
@@ -183,11 +184,10 @@ impl Comparison<'_> {
         let sending = Sending::read(self.asked, self.table, mistakes)?;
         let (id, event_id) = (self.mapped(Field::Id)?, self.mapped(Field::EventId)?);
         let is_uuid = event_id.kind == Type::Uuid;
-        let mut fields = fields?;
+        let mut columns = columns?;
         if !is_uuid {
-            fields.push_str(", ");
-            fields.push_str(&self.fingerprint(event_id));
-            fields.push_str(" as fingerprint");
+            let fingerprint = self.fingerprint(event_id);
+            columns.push(Selected::new("fingerprint", fingerprint, Length::Short));
         }
         Some(Shape {
             table: self.table.name.clone(),
@@ -198,7 +198,7 @@ impl Comparison<'_> {
                 true => event_id.sql(),
                 false => self.fingerprint(event_id),
             },
-            fields,
+            columns,
             other_columns: 0,
             created_at: self
                 .mapped(Field::CreatedAt)
@@ -222,7 +222,7 @@ impl Comparison<'_> {
 
     /// The select list, in the order of outboxd's own fields, then the content type. What the table has not
     /// is null.
-    fn fields(&self, mistakes: &mut Mistakes) -> Option<String> {
+    fn columns(&self, mistakes: &mut Mistakes) -> Option<Vec<Selected>> {
         let own = [
             Field::Id,
             Field::EventId,
@@ -242,21 +242,21 @@ impl Comparison<'_> {
             Field::CreatedAt,
             Field::ContentType,
         ];
-        let expressions: Vec<Option<String>> = own
+        let columns: Vec<Option<Selected>> = own
             .into_iter()
-            .map(|field| {
-                let expression = match self.asked.mapping.columns.get(field) {
-                    None => "null".to_owned(),
-                    Some(name) => {
-                        let column = self.table.typed(name, &option(field), types::of(field));
-                        types::select(field, mistakes.take(column)?)
-                    }
-                };
-                Some(format!("{expression} as {}", field.name()))
+            .map(|field| match self.asked.mapping.columns.get(field) {
+                None => Some(Selected::new(
+                    field.name(),
+                    "null".to_owned(),
+                    Length::Short,
+                )),
+                Some(name) => {
+                    let column = self.table.typed(name, &option(field), types::of(field));
+                    Some(types::select(field, mistakes.take(column)?))
+                }
             })
             .collect();
-        let expressions: Option<Vec<String>> = expressions.into_iter().collect();
-        Some(expressions?.join(", "))
+        columns.into_iter().collect()
     }
 
     fn payload(&self) -> PayloadForm {

@@ -18,7 +18,7 @@ pub struct Cell {
 #[derive(Debug, Clone)]
 pub struct Text {
     pub shown: String,
-    /// Of the whole.
+    /// Of the whole; of one that was not looked into, what is stored of it.
     pub bytes: i64,
     pub is_whole: bool,
 }
@@ -30,7 +30,12 @@ pub struct Inspector {
     condition: String,
 }
 
-const COLUMNS: &str = "select a.attname::text, a.atttypid = 'pg_catalog.bytea'::pg_catalog.regtype \
+/// A value of another type than these is not turned into text if more of it is stored and not all is wanted.
+const MOST_STORED: i64 = 1 << 20;
+
+const COLUMNS: &str = "select a.attname::text, case a.atttypid when 'pg_catalog.bytea'::pg_catalog.regtype then 'bytes' \
+            when 'pg_catalog.text'::pg_catalog.regtype then 'text' \
+            when 'pg_catalog.varchar'::pg_catalog.regtype then 'text' else 'other' end \
      from pg_catalog.pg_attribute a \
      where a.attrelid = $1::pg_catalog.regclass and a.attnum > 0 and not a.attisdropped order by a.attnum";
 
@@ -86,8 +91,8 @@ impl Inspector {
             .map_err(action())
     }
 
-    /// Names, and whether they hold bytes.
-    async fn columns(&self, session: &mut Session) -> sqlx::Result<Vec<(String, bool)>> {
+    /// Names, and what they hold: `text`, `bytes` or `other`.
+    async fn columns(&self, session: &mut Session) -> sqlx::Result<Vec<(String, String)>> {
         let query = session.query(&COLUMNS.into()).bind(self.table.quoted());
         let rows = session.connection().fetch_all(query).await?;
         let column = |row: &sqlx::postgres::PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
@@ -95,14 +100,21 @@ impl Inspector {
     }
 }
 
-/// The beginning of a column as text, and the length of that text. The text of bytes is hexadecimal; a
-/// large value as a whole would not fit into one of Postgres'.
-fn field((name, is_bytes): &(String, bool)) -> String {
+/// The beginning of a column as text, and the length of that text. Neither reads all of a large text or of large
+/// bytes; the text of bytes is hexadecimal, and as a whole would not fit into one of Postgres'.
+fn field((name, holds): &(String, String)) -> String {
     let column = format!("e.\"{}\"", name.replace('"', "\"\""));
-    match is_bytes {
-        true => format!(
+    match holds.as_str() {
+        "bytes" => format!(
             "'\\x' || encode(substring({column} from 1 for $3), 'hex'), 2 + 2 * octet_length({column})::bigint"
         ),
-        false => format!("left({column}::text, $3), octet_length({column}::text)::bigint"),
+        "text" => format!("left({column}, $3), octet_length({column})::bigint"),
+        _ => {
+            let is_large = format!("pg_column_size({column}) > greatest($3, {MOST_STORED})");
+            format!(
+                "case when {is_large} then '' else left({column}::text, $3) end, \
+                 case when {is_large} then pg_column_size({column}) else octet_length({column}::text) end::bigint"
+            )
+        }
     }
 }

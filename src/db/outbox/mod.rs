@@ -2,6 +2,7 @@
 
 pub mod inspect;
 mod row;
+mod select;
 pub mod sent_rows;
 mod shape;
 mod statements;
@@ -17,15 +18,15 @@ use uuid::Uuid;
 use super::lease::Fence;
 use super::{DbError, Session, TableName, catalogue};
 use crate::config::{OnSent, OutboxConfig};
-use crate::event::{CreatedAt, Event, EventRef, Payload};
+use crate::event::{CreatedAt, Event, EventRef};
 
 use statements::Statements;
 
 pub(super) use row::{PayloadForm, RowForm};
+pub(super) use select::{Column, Length};
 pub(super) use shape::{Sent, Shape};
 
-/// Bytes that a batch may take beyond its limit: one row is always taken, and what the row costs
-/// besides its payload is estimated.
+/// What a row costs besides its values, roughly.
 const ROW_OVERHEAD: usize = 256;
 
 /// How much one read may bring.
@@ -63,9 +64,15 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// A table of outboxd's own shape; `relay_schema` is where the leases are.
-    pub fn new(table: &TableName, relay_schema: &str, on_sent: OnSent) -> Outbox {
-        Outbox::of(&Shape::own(table), relay_schema, on_sent)
+    /// A table of outboxd's own shape; `relay_schema` is where the leases are. Of a value that is larger than
+    /// any message, only the length is read.
+    pub fn new(
+        table: &TableName,
+        relay_schema: &str,
+        on_sent: OnSent,
+        max_message_bytes: usize,
+    ) -> Outbox {
+        Outbox::of(&Shape::own(table), relay_schema, on_sent, max_message_bytes)
     }
 
     /// The configured table: of outboxd's own shape, or one that is compared with its mapping first.
@@ -76,9 +83,15 @@ impl Outbox {
         session: &mut Session,
         config: &OutboxConfig,
         relay_schema: &str,
+        max_message_bytes: usize,
     ) -> Result<Outbox, DbError> {
         let shape = Outbox::shape(session, config).await?;
-        Ok(Outbox::of(&shape, relay_schema, config.on_sent))
+        Ok(Outbox::of(
+            &shape,
+            relay_schema,
+            config.on_sent,
+            max_message_bytes,
+        ))
     }
 
     async fn shape(session: &mut Session, config: &OutboxConfig) -> Result<Shape, DbError> {
@@ -88,13 +101,13 @@ impl Outbox {
         }
     }
 
-    fn of(shape: &Shape, relay_schema: &str, on_sent: OnSent) -> Outbox {
+    fn of(shape: &Shape, relay_schema: &str, on_sent: OnSent, max_message_bytes: usize) -> Outbox {
         Outbox {
             table: shape.table.clone(),
             id_column: shape.id_column.as_str().into(),
             form: shape.form,
             other_columns: shape.other_columns,
-            statements: Statements::new(shape, relay_schema, on_sent),
+            statements: Statements::new(shape, relay_schema, on_sent, max_message_bytes),
         }
     }
 
@@ -408,7 +421,7 @@ async fn read<T>(
     while let Some(row) = rows.try_next().await? {
         let others = row::others(&row, form, other_columns)?;
         let event = row::event(&row, form, &others)?;
-        bytes += ROW_OVERHEAD + payload_len(&event);
+        bytes += ROW_OVERHEAD + event.bytes();
         batch.rows.push(take(&event));
         if batch.rows.len() >= limit.rows || bytes >= limit.bytes {
             batch.full = true;
@@ -416,12 +429,4 @@ async fn read<T>(
         }
     }
     Ok(batch)
-}
-
-fn payload_len(event: &Event<'_>) -> usize {
-    match event.payload {
-        Payload::Json(bytes) | Payload::Bytes(bytes) => bytes.len(),
-        Payload::Text(text) => text.len(),
-        Payload::Tombstone => 0,
-    }
 }

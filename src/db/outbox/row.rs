@@ -4,10 +4,11 @@ use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{Row, ValueRef};
 
+use super::select::UNSENDABLE;
 use crate::event::{CreatedAt, Event, EventId, EventRef, Payload};
 
 /// What the answer's columns hold where tables differ. Their order is the same for all:
-/// [`OWN_FIELDS`](super::shape::OWN_FIELDS), and for mapped tables two more.
+/// [`own_columns`](super::shape::own_columns), why the row cannot be sent, and for mapped tables two more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowForm {
     /// Of outboxd's own table.
@@ -36,9 +37,9 @@ const NOT_TEXT: &str = "payload must be UTF-8, as payload_encoding says";
 /// The texts of the columns that no field holds, which are the row's last.
 pub fn others(row: &PgRow, form: RowForm, count: usize) -> sqlx::Result<Vec<Option<&str>>> {
     let first = match form {
-        RowForm::Own => 16,
-        RowForm::Mapped { uuid: true, .. } => 17,
-        RowForm::Mapped { uuid: false, .. } => 18,
+        RowForm::Own => 17,
+        RowForm::Mapped { uuid: true, .. } => 18,
+        RowForm::Mapped { uuid: false, .. } => 19,
     };
     (first..first + count)
         .map(|column| text(row, column))
@@ -57,19 +58,17 @@ pub fn event<'r>(
         Ok::<_, sqlx::Error>(EventRef { id, event_id })
     };
     let (reference, event_id) = match form {
-        RowForm::Mapped { uuid: false, .. } => (uuid(17)?, EventId::Text(required(row, 1)?)),
+        RowForm::Mapped { uuid: false, .. } => (uuid(18)?, EventId::Text(required(row, 1)?)),
         RowForm::Own | RowForm::Mapped { .. } => {
             let reference = uuid(1)?;
             (reference, EventId::Uuid(reference.event_id))
         }
     };
-    let (payload, unsendable) = match (bytes(row, 6)?, bytes(row, 7)?) {
-        (Some(payload), _) => match read_payload(payload, form) {
-            Ok(payload) => (payload, None),
-            Err(reason) => (Payload::Tombstone, Some(reason)),
-        },
-        (None, Some(bytes)) => (Payload::Bytes(bytes), None),
-        (None, None) => (Payload::Tombstone, None),
+    let payload = match (text(row, UNSENDABLE)?, bytes(row, 6)?, bytes(row, 7)?) {
+        (Some(reason), _, _) => Err(reason),
+        (None, Some(payload), _) => read_payload(payload, form),
+        (None, None, Some(bytes)) => Ok(Payload::Bytes(bytes)),
+        (None, None, None) => Ok(Payload::Tombstone),
     };
     Ok(Event {
         reference,
@@ -78,29 +77,21 @@ pub fn event<'r>(
         aggregate_id: text(row, 3)?,
         event_type: text(row, 4)?,
         event_version: text(row, 5)?,
-        payload,
+        payload: payload.unwrap_or(Payload::Tombstone),
         content_type: match form {
             RowForm::Own => None,
-            RowForm::Mapped { .. } => text(row, 16)?,
+            RowForm::Mapped { .. } => text(row, 17)?,
         },
         correlation_id: text(row, 8)?,
         causation_id: text(row, 9)?,
         traceparent: text(row, 10)?,
         tracestate: text(row, 11)?,
-        headers: match (form, bytes(row, 12)?) {
-            // The binary form of jsonb: its version, which is 1, then the text.
-            (RowForm::Own, Some([1, text @ ..])) => Some(utf8(12, text)?),
-            (RowForm::Own, Some(_)) => {
-                return Err(decode(12, "an unknown version of jsonb".into()));
-            }
-            (RowForm::Mapped { .. }, Some(text)) => Some(utf8(12, text)?),
-            (_, None) => None,
-        },
+        headers: text(row, 12)?,
         topic: text(row, 13)?,
         partition_key: text(row, 14)?,
         created_at: created_at(row, 15)?,
         other_columns,
-        unsendable,
+        unsendable: payload.err(),
     })
 }
 

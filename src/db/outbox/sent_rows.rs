@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sqlx::{Executor, Row};
 
+use super::select::Selection;
 use super::{Batch, BatchLimit, Outbox, RowForm, Shape, read, row};
 use crate::config::OutboxConfig;
 use crate::db::{DbError, Session, TableName};
@@ -57,14 +58,13 @@ impl SentRows {
         session: &mut Session,
         config: &OutboxConfig,
         relay_schema: &str,
+        max_message_bytes: usize,
     ) -> Result<SentRows, DbError> {
-        Ok(SentRows::of(
-            &Outbox::shape(session, config).await?,
-            relay_schema,
-        ))
+        let shape = Outbox::shape(session, config).await?;
+        Ok(SentRows::of(&shape, relay_schema, max_message_bytes))
     }
 
-    fn of(shape: &Shape, relay_schema: &str) -> SentRows {
+    fn of(shape: &Shape, relay_schema: &str, max_message_bytes: usize) -> SentRows {
         let (table, id, value) = (shape.table.quoted(), &shape.id, &shape.id_value);
         // Without a mark every row is unsent.
         let is_sent = shape.is_sent.as_deref().unwrap_or("false");
@@ -73,7 +73,8 @@ impl SentRows {
             format!("timestamptz 'epoch' + {parameter}::bigint * interval '1 microsecond'")
         };
         let (from, to) = (instant("$9"), instant("$10"));
-        let (fields, fingerprint) = (&shape.fields, &shape.fingerprint);
+        let selection = Selection::new(&shape.columns, max_message_bytes);
+        let (fields, fingerprint) = (selection.fields(), &shape.fingerprint);
         let set_aside = |table: &str, condition: &str| {
             format!(
                 "not exists (select from \"{relay_schema}\".{table} d where d.outbox = $4 \
@@ -99,7 +100,7 @@ impl SentRows {
                      where {id} > $1 and {id} <= $2 order by {id} limit {STEP}) s"
             )
             .into(),
-            chosen: format!(
+            chosen: selection.of(&format!(
                 "select f.* from (select {fields}, {fingerprint} as outboxd_fingerprint from {table} e \
                      where {is_sent} and {id} > $1 and {id} <= $2 and ($5::bigint[] is null or {id} = any($5)) \
                        and ($9::bigint is null or {created_at} >= {from}) \
@@ -109,7 +110,7 @@ impl SentRows {
                    and ($8::text is null or f.event_type = $8) \
                    and ($11::text is null or f.correlation_id = $11) \
                    and {discarded} and {parked} order by f.id limit $3"
-            )
+            ))
             .into(),
         }
     }

@@ -2,6 +2,7 @@
 //! checked names.
 
 use super::row::RowForm;
+use super::select::{Column, Length};
 use crate::db::TableName;
 
 /// The shape of one table.
@@ -16,9 +17,9 @@ pub struct Shape {
     pub id_value: String,
     /// The UUID that, with the id, tells an event from every other.
     pub fingerprint: String,
-    /// The select list: [`OWN_FIELDS`] in their order, then what the form says, then the columns that only
+    /// The select list: [`own_columns`] in their order, then what the form says, then the columns that only
     /// templates name.
-    pub fields: String,
+    pub columns: Vec<Column>,
     /// How many of those there are.
     pub other_columns: usize,
     pub created_at: Option<String>,
@@ -41,9 +42,36 @@ pub struct Sent {
 }
 
 /// The columns of outboxd's own table that an event is made of.
-pub const OWN_FIELDS: &str = "e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version, \
-     e.payload, e.payload_bytes, e.correlation_id, e.causation_id, e.traceparent, e.tracestate, \
-     e.headers, e.topic, e.partition_key, e.created_at";
+pub fn own_columns() -> Vec<Column> {
+    let short = |name| Column::new(name, format!("e.{name}"), Length::Short);
+    let text = |name| Column::new(name, format!("e.{name}"), Length::Text);
+    vec![
+        short("id"),
+        short("event_id"),
+        text("aggregate_type"),
+        text("aggregate_id"),
+        text("event_type"),
+        text("event_version"),
+        Column::new(
+            "payload",
+            "e.payload".to_owned(),
+            Length::of_json("e.payload"),
+        ),
+        Column::new("payload_bytes", "e.payload_bytes".to_owned(), Length::Bytes),
+        text("correlation_id"),
+        text("causation_id"),
+        text("traceparent"),
+        text("tracestate"),
+        Column::new(
+            "headers",
+            "e.headers".to_owned(),
+            Length::of_any("e.headers"),
+        ),
+        text("topic"),
+        text("partition_key"),
+        short("created_at"),
+    ]
+}
 
 impl Shape {
     /// Outboxd's own table.
@@ -54,7 +82,7 @@ impl Shape {
             id: "e.id".to_owned(),
             id_value: "e.id".to_owned(),
             fingerprint: "e.event_id".to_owned(),
-            fields: OWN_FIELDS.to_owned(),
+            columns: own_columns(),
             other_columns: 0,
             created_at: Some("e.created_at".to_owned()),
             unsent: Some("e.sent_at is null".to_owned()),

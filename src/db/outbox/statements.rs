@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::select::Selection;
 use super::shape::{Sent, Shape};
 use crate::config::OnSent;
 
@@ -29,38 +30,43 @@ pub struct Expiry {
 
 impl Statements {
     /// `relay_schema` is where the leases are.
-    pub fn new(shape: &Shape, relay_schema: &str, on_sent: OnSent) -> Statements {
+    pub fn new(
+        shape: &Shape,
+        relay_schema: &str,
+        on_sent: OnSent,
+        max_message_bytes: usize,
+    ) -> Statements {
         let t = shape.table.quoted();
         let Shape {
             id,
             id_value,
             fingerprint,
-            fields,
             ..
         } = shape;
+        let selection = Selection::new(&shape.columns, max_message_bytes);
+        let select = |rows: &str| {
+            let fields = selection.fields();
+            Arc::from(selection.of(&format!("select {fields} from {rows}")))
+        };
         let unsent = match &shape.unsent {
             Some(condition) => format!("{condition} and "),
             None => String::new(),
         };
         Statements {
-            forward: format!(
-                "select {fields} from {t} e where {unsent}{id} > $1 order by {id} limit $2"
-            )
-            .into(),
-            late: format!(
-                "select e.* from unnest($1::bigint[], $2::bigint[]) as gap (first, last) \
+            forward: select(&format!(
+                "{t} e where {unsent}{id} > $1 order by {id} limit $2"
+            )),
+            late: select(&format!(
+                "(select e.* from unnest($1::bigint[], $2::bigint[]) as gap (first, last) \
                  cross join lateral (\
-                     select {fields} from {t} e \
+                     select e.* from {t} e \
                      where {unsent}{id} between gap.first and gap.last \
                      order by {id} limit $3) e \
-                 order by e.id limit $3"
-            )
-            .into(),
-            unsent: format!(
-                "select {fields} from {t} e where {unsent}{id} > $1 and {id} <= $3 \
-                 order by {id} limit $2"
-            )
-            .into(),
+                 order by {id} limit $3) e"
+            )),
+            unsent: select(&format!(
+                "{t} e where {unsent}{id} > $1 and {id} <= $3 order by {id} limit $2"
+            )),
             settle: settle(shape, &unsent, relay_schema, on_sent).into(),
             // Bounded, so that a gauge never walks a backlog of any size.
             pending: format!(
@@ -148,17 +154,26 @@ mod tests {
         });
         let config = config.expect("a valid configuration");
         let shape = Shape::own(&config.outboxes["default"].table);
-        let fields = "e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type, e.event_version, \
-                      e.payload, e.payload_bytes, e.correlation_id, e.causation_id, e.traceparent, e.tracestate, \
-                      e.headers, e.topic, e.partition_key, e.created_at";
-        let statements = Statements::new(&shape, "public", OnSent::Mark);
+        let statements = Statements::new(&shape, "public", OnSent::Mark, 1_000_000);
+        let (guards, rows) = statements
+            .forward
+            .split_once(" from (")
+            .expect("a statement within");
         assert_eq!(
-            &*statements.forward,
-            format!(
-                "select {fields} from \"public\".\"outbox_events\" e \
-                 where e.sent_at is null and e.id > $1 order by e.id limit $2"
-            )
+            rows,
+            "select e.id as id, e.event_id as event_id, e.aggregate_type as aggregate_type, \
+             e.aggregate_id as aggregate_id, e.event_type as event_type, e.event_version as event_version, \
+             case when pg_column_size(e.payload) <= 1000000 then json_send(e.payload) end as payload, \
+             pg_column_size(e.payload) as payload_least, e.payload_bytes as payload_bytes, \
+             e.correlation_id as correlation_id, e.causation_id as causation_id, \
+             e.traceparent as traceparent, e.tracestate as tracestate, \
+             case when pg_column_size(e.headers) / 8 <= 1000000 then e.headers::text end as headers, \
+             pg_column_size(e.headers) / 8 as headers_least, e.topic as topic, \
+             e.partition_key as partition_key, e.created_at as created_at \
+             from \"public\".\"outbox_events\" e \
+             where e.sent_at is null and e.id > $1 order by e.id limit $2 offset 0) e"
         );
+        assert_eq!(guards.matches("> 1000000 then left(").count(), 10);
         let fence = "with fence as materialized (select 1 from \"public\".outboxd_leases \
                      where outbox = $3 and lane = $4 and owner = $5 and epoch = $6 for key share) ";
         let matching = "unnest($1::bigint[], $2::uuid[]) as m (id, event_id)";
@@ -172,7 +187,7 @@ mod tests {
             )
         );
         assert_eq!(
-            &*Statements::new(&shape, "public", OnSent::Delete).settle,
+            &*Statements::new(&shape, "public", OnSent::Delete, 1_000_000).settle,
             format!(
                 "{fence} delete from \"public\".\"outbox_events\" as e using {matching} where {condition}"
             )

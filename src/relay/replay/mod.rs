@@ -28,6 +28,9 @@ use unsettled::Unsettled;
 
 pub use survey::{Survey, TopicSurvey};
 
+/// How long a full queue is waited for without a report.
+const ROOM_PATIENCE: Duration = Duration::from_millis(100);
+
 /// What is to be sent again.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
@@ -84,9 +87,11 @@ impl Replay {
         let mut session = postgres.database().connect("replay", Role::Command).await?;
         session.begin().await?;
         migrate::verify(&mut session, postgres.schema(), outbox).await?;
-        let rows = SentRows::open(&mut session, outbox, postgres.schema()).await?;
-        session.commit().await?;
         let kafka = KafkaClient::new(&config.kafka);
+        let max_message_bytes = kafka.rules().max_message_bytes;
+        let rows = SentRows::open(&mut session, outbox, postgres.schema(), max_message_bytes);
+        let rows = rows.await?;
+        session.commit().await?;
         Ok(Replay {
             outbox: outbox.clone(),
             topics: Topics::new(&kafka)?,
@@ -262,11 +267,7 @@ impl Out {
                         self.unsettled.push(id);
                         return true;
                     }
-                    // A message larger than the window goes nowhere, however long it waits.
-                    Err(SendError::QueueFull) if !self.unsettled.is_empty() => {}
-                    Err(SendError::QueueFull) => {
-                        self.failure = Some(format!("row {id} is larger than window_bytes"));
-                    }
+                    Err(SendError::QueueFull) => {}
                     Err(SendError::Refused(code)) => {
                         self.failure = Some(format!("row {id} to topic \"{topic}\": {code}"));
                     }
@@ -284,6 +285,8 @@ impl Out {
                 // Cancel-safe both: no report is taken, and `wait_for` keeps nothing.
                 _ = stop.wait_for(|stop| *stop) => return false,
                 () = self.reports.wait() => {}
+                // What was reported can count a moment longer: the last report may have come.
+                () = tokio::time::sleep(ROOM_PATIENCE) => {}
             }
         }
     }
