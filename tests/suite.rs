@@ -4,6 +4,7 @@ mod bad_rows;
 mod bench;
 mod clients;
 mod consumer;
+mod copies;
 mod crash_loop;
 mod dead;
 mod debezium;

@@ -31,6 +31,7 @@ pub struct Metrics {
     marked: Family<OutboxLabel, Counter>,
     refused: Family<OutboxLabel, Counter>,
     parked: Family<OutboxLabel, Counter>,
+    copied: Family<OutboxLabel, Counter>,
     parked_rows: Family<OutboxLabel, Gauge>,
     late_rows: Family<OutboxLabel, Counter>,
     swept_rows: Family<OutboxLabel, Counter>,
@@ -83,6 +84,11 @@ impl Default for Metrics {
             counter()
         );
         let parked = register!("parked", "Rows set aside", counter());
+        let copied = register!(
+            "copied",
+            "Parked rows copied to the topic for dead letters",
+            counter()
+        );
         let parked_rows = register!("parked_rows", "Rows that are set aside", gauge());
         let late_rows = register!(
             "late_rows",
@@ -162,6 +168,7 @@ impl Default for Metrics {
             marked,
             refused,
             parked,
+            copied,
             parked_rows,
             late_rows,
             swept_rows,
@@ -197,6 +204,7 @@ impl Metrics {
             marked: self.marked.get_or_create_owned(&label),
             refused: self.refused.get_or_create_owned(&label),
             parked: self.parked.get_or_create_owned(&label),
+            copied: self.copied.get_or_create_owned(&label),
             parked_rows: self.parked_rows.get_or_create_owned(&label),
             late_rows: self.late_rows.get_or_create_owned(&label),
             swept_rows: self.swept_rows.get_or_create_owned(&label),
@@ -239,6 +247,7 @@ pub struct OutboxMetrics {
     pub marked: Counter,
     pub refused: Counter,
     pub parked: Counter,
+    pub copied: Counter,
     parked_rows: Gauge,
     pub late_rows: Counter,
     pub swept_rows: Counter,

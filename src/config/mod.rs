@@ -183,6 +183,8 @@ pub struct OutboxConfig {
     pub timestamp: EventTimestamp,
     /// What becomes of the key of a row that is parked.
     pub on_poison: OnPoison,
+    /// Where parked rows are copied to.
+    pub dead_letter_topic: Option<String>,
     /// How often a row is tried that fails for a reason nobody has classified, 1 to 1,000.
     pub max_attempts: NonZeroU32,
     /// Rows of one topic that the brokers refuse in turn before its topic counts as unusable, 1 to 100,000.

@@ -14,7 +14,7 @@ use super::{
     names::{AnyTable, Identifier, OwnTable},
     preset,
     read::{Report, Section, join},
-    values::{Label, Value as _},
+    values::{Label, TopicName, Value as _},
 };
 
 /// As long as an identifier of Postgres: the name stands in leases, metrics and logs.
@@ -89,6 +89,7 @@ impl Outboxes {
         let bytes_content_type = section.read::<Label>(report, "bytes_content_type");
         let timestamp = section.read(report, "timestamp");
         let on_poison = section.read(report, "on_poison");
+        let dead_letter_topic = section.optional::<TopicName>(report, "dead_letter_topic");
         let max_attempts = section.count(report, "max_attempts", 1_000);
         let breaker_errors = section.count(report, "breaker_errors", 100_000);
         let on_sent = section.read(report, "on_sent");
@@ -151,6 +152,7 @@ impl Outboxes {
             bytes_content_type: bytes_content_type?.0,
             timestamp: timestamp?,
             on_poison: on_poison?,
+            dead_letter_topic: dead_letter_topic?.map(|topic| topic.0),
             max_attempts: max_attempts?,
             breaker_errors: breaker_errors?,
             on_sent: on_sent?,

@@ -124,6 +124,7 @@ impl OutboxConfig {
             bytes_content_type,
             timestamp,
             on_poison,
+            dead_letter_topic,
             max_attempts,
             breaker_errors,
             on_sent,
@@ -156,6 +157,10 @@ impl OutboxConfig {
         page.plain("tombstone_on_empty", tombstone_on_empty);
         page.text("timestamp", timestamp.as_str());
         page.text("on_poison", on_poison.as_str());
+        page.text(
+            "dead_letter_topic",
+            dead_letter_topic.as_deref().unwrap_or_default(),
+        );
         page.plain("max_attempts", max_attempts);
         page.plain("breaker_errors", breaker_errors);
         page.text("on_sent", on_sent.as_str());

@@ -164,6 +164,23 @@ impl Value for Label {
     }
 }
 
+/// A topic by its name.
+#[derive(Debug, Clone)]
+pub(super) struct TopicName(pub(super) String);
+
+impl Value for TopicName {
+    fn read(text: &str) -> Result<Self, String> {
+        match is_topic_name(text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err("must be a topic of 1 to 249 of a-z A-Z 0-9 . _ -".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// Topics by their names, separated by commas.
 #[derive(Debug, Clone)]
 pub(super) struct TopicNames(pub(super) Vec<String>);

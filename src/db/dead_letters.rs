@@ -39,6 +39,8 @@ pub struct Note {
     pub attempts: i32,
     pub first_failed_at: String,
     pub parked_at: String,
+    /// To the topic for dead letters.
+    pub copied_at: Option<String>,
     pub blocks_key: bool,
     /// What was decided and not yet acted upon.
     pub verdict: Option<Verdict>,
@@ -86,7 +88,7 @@ impl DeadLetters {
                 "to_char(p.{column} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as {column}"
             )
         };
-        let times = ["first_failed_at", "parked_at", "decided_at"].map(time);
+        let times = ["first_failed_at", "parked_at", "copied_at", "decided_at"].map(time);
         DeadLetters {
             outbox: outbox.to_owned(),
             page: format!(
@@ -214,6 +216,7 @@ fn note(row: &PgRow) -> sqlx::Result<Note> {
         attempts: row.try_get("attempts")?,
         first_failed_at: row.try_get("first_failed_at")?,
         parked_at: row.try_get("parked_at")?,
+        copied_at: row.try_get("copied_at")?,
         blocks_key: row.try_get("blocks_key")?,
         verdict: match decision {
             None => None,

@@ -3,6 +3,7 @@
 pub mod bench;
 mod catalogue;
 mod connect;
+pub mod copies;
 pub mod dead_letters;
 pub mod lease;
 pub mod migrate;

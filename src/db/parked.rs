@@ -128,7 +128,7 @@ impl ParkedRows {
                  set event_id = excluded.event_id, event_type = excluded.event_type, topic = excluded.topic, \
                      key = excluded.key, class = excluded.class, reason = excluded.reason, \
                      attempts = excluded.attempts, first_failed_at = excluded.first_failed_at, \
-                     parked_at = excluded.parked_at, blocks_key = excluded.blocks_key, decision = null, \
+                     parked_at = excluded.parked_at, copied_at = null, blocks_key = excluded.blocks_key, decision = null, \
                      decided_at = null, decided_by = null, decided_why = null"
             )
             .into(),

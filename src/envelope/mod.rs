@@ -202,18 +202,43 @@ impl Message {
     /// for it: there is exactly one such header.
     #[must_use]
     pub fn replayed(self) -> Message {
-        let start = self.buffer.len() as u32;
-        let mut buffer = self.buffer.into_vec();
-        buffer.extend_from_slice(REPLAYED);
         let mut headers = self.headers.into_vec();
         headers.retain(|header| header.name != header::REPLAY);
-        headers.push(Header {
-            name: Cow::Borrowed(header::REPLAY),
-            value: start..buffer.len() as u32,
-        });
+        let message = Message {
+            headers: headers.into(),
+            ..self
+        };
+        message.with_headers([(header::REPLAY, REPLAYED)])
+    }
+
+    /// The same message with more headers, after its own.
+    #[must_use]
+    pub fn with_headers<'h>(
+        self,
+        more: impl IntoIterator<Item = (&'static str, &'h [u8])>,
+    ) -> Message {
+        let mut buffer = self.buffer.into_vec();
+        let mut headers = self.headers.into_vec();
+        for (name, value) in more {
+            let start = buffer.len() as u32;
+            buffer.extend_from_slice(value);
+            headers.push(Header {
+                name: Cow::Borrowed(name),
+                value: start..buffer.len() as u32,
+            });
+        }
         Message {
             buffer: buffer.into(),
             headers: headers.into(),
+            ..self
+        }
+    }
+
+    /// The same message as a tombstone.
+    #[must_use]
+    pub fn without_value(self) -> Message {
+        Message {
+            value: None,
             ..self
         }
     }

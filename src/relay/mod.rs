@@ -3,6 +3,7 @@
 
 mod breaker;
 mod caution;
+mod copies;
 pub mod failure;
 pub mod fault;
 mod gauges;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 use crate::admin::metrics::OutboxMetrics;
 use crate::config::{OutboxConfig, RelayConfig, Retention};
+use crate::db::copies::Copies;
 use crate::db::lease::Standing;
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::parked::ParkedRows;
@@ -296,6 +298,19 @@ impl Relay {
             metrics: self.metrics.clone(),
         };
         helpers.spawn(gauges.run());
+        if let Some(topic) = &self.config.dead_letter_topic {
+            let copier = copies::Copier {
+                postgres: Arc::clone(&self.postgres),
+                outbox: outbox.clone(),
+                config: self.config.clone(),
+                kafka: self.kafka.clone(),
+                topics: self.topics.clone(),
+                topic: topic.clone(),
+                copies: Copies::new(self.postgres.schema()),
+                metrics: self.metrics.clone(),
+            };
+            helpers.spawn(copier.run());
+        }
         if let (crate::config::OnSent::Mark, Retention::For(retention)) =
             (self.config.on_sent, self.config.retention)
         {

@@ -78,6 +78,9 @@ pub fn page(note: &Note, row: Option<&[Cell]>) -> String {
             if note.blocks_key { "yes" } else { "no" }.to_owned(),
         ),
     ];
+    if let Some(copied_at) = &note.copied_at {
+        lines.push(("copied", copied_at.clone()));
+    }
     if let Some(verdict) = &note.verdict {
         let why = verdict.why.as_deref().unwrap_or("no reason given");
         lines.push((
@@ -130,6 +133,7 @@ pub fn json(note: &Note) -> Value {
         "attempts": note.attempts,
         "firstFailedAt": note.first_failed_at,
         "parkedAt": note.parked_at,
+        "copiedAt": note.copied_at,
         "blocksKey": note.blocks_key,
         "decision": verdict.map(|verdict| json!({
             "decision": verdict.decision,

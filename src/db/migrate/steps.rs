@@ -31,6 +31,12 @@ pub const RELAY: &[Migration] = &[
         compatible_with: 1,
         sql: include_str!("../../../migrations/relay/0003_pauses.sql"),
     },
+    Migration {
+        version: 4,
+        name: "copies",
+        compatible_with: 1,
+        sql: include_str!("../../../migrations/relay/0004_copies.sql"),
+    },
 ];
 
 pub const OUTBOX: &[Migration] = &[Migration {

@@ -198,6 +198,26 @@ impl Outbox {
             )))
     }
 
+    /// The rows with these ids, in order, whether they were sent or not.
+    ///
+    /// # Errors
+    /// As [`Outbox::forward`].
+    pub async fn with_ids<T>(
+        &self,
+        session: &mut Session,
+        ids: Vec<i64>,
+        limit: BatchLimit,
+        take: impl FnMut(&Event<'_>) -> T,
+    ) -> Result<Batch<T>, DbError> {
+        let query = session
+            .query(&self.statements.with_ids)
+            .bind(ids)
+            .bind(limit.rows as i64);
+        read(session, query, self.row(), limit, take)
+            .await
+            .map_err(DbError::query(format!("reading rows of {}", self.table)))
+    }
+
     /// Marks or deletes acknowledged rows, matching `(id, event_id)`, if `fence` still holds. Returns
     /// how many rows it touched: fewer than given when rows are gone, or marked, or the fence fell.
     ///

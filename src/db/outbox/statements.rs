@@ -12,6 +12,7 @@ pub struct Statements {
     pub forward: Arc<str>,
     pub late: Arc<str>,
     pub unsent: Arc<str>,
+    pub with_ids: Arc<str>,
     pub settle: Arc<str>,
     pub pending: Arc<str>,
     pub first: Arc<str>,
@@ -66,6 +67,9 @@ impl Statements {
             )),
             unsent: select(&format!(
                 "{t} e where {unsent}{id} > $1 and {id} <= $3 order by {id} limit $2"
+            )),
+            with_ids: select(&format!(
+                "{t} e where {id} = any($1) order by {id} limit $2"
             )),
             settle: settle(shape, &unsent, relay_schema, on_sent).into(),
             // Bounded, so that a gauge never walks a backlog of any size.

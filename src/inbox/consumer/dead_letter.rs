@@ -171,6 +171,6 @@ fn insert(headers: OwnedHeaders, key: &str, value: &[u8]) -> OwnedHeaders {
 }
 
 /// Cut at a character's boundary.
-fn shortened(text: &str) -> &str {
+pub(crate) fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_REASON_BYTES)]
 }

@@ -86,6 +86,8 @@ use super::{IdentityError, InboxError};
 
 pub use crate::inbox::Tx;
 pub use builder::Consumer;
+#[cfg(feature = "relay")]
+pub(crate) use dead_letter::{header as dead_letter_header, shortened};
 pub use event::{Event, FromPayload, NotOfType, Raw};
 pub use handler::{HandlerError, HandlerResult};
 pub use metrics::Metrics;
