@@ -285,9 +285,7 @@ impl Model {
                 self.to_park.push((sent.ticket, sent.id));
             }
         } else if roll == 1 {
-            self.refuse(sent);
-            self.window.close_topic(TopicId(sent.key.0));
-            self.fail(sent.ticket, Failure::TopicMissing);
+            self.lose_topic(sent);
         } else {
             self.write(sent);
             if roll == 2 {
@@ -297,6 +295,21 @@ impl Model {
             } else {
                 self.acknowledge(sent);
             }
+        }
+    }
+
+    /// Its topic is gone, with all that is under way to it. When it is there again, the broker knows nobody.
+    fn lose_topic(&mut self, sent: Sent) {
+        let topic = sent.key.0;
+        self.window.close_topic(TopicId(topic));
+        self.introduced
+            .retain(|(introduced, _)| *introduced != topic);
+        self.fail(sent.ticket, Failure::TopicMissing);
+        while let Some(index) = self.under_way.iter().position(|sent| sent.key.0 == topic)
+            && let Some(sent) = self.under_way.remove(index)
+        {
+            self.old_tickets.push(sent.ticket);
+            self.fail(sent.ticket, Failure::TopicMissing);
         }
     }
 
