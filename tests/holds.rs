@@ -1,11 +1,8 @@
 //! What cannot go on leaves the window: however many rows wait for a topic or behind a failed row, the others
 //! flow, memory stays bounded, and what waited goes out complete and in order.
 
-use std::collections::{HashMap, HashSet};
-
-use uuid::Uuid;
-
-use crate::support::fixture::{Fixture, Record, execute, number, read_all};
+use crate::support::arrived::Arrived;
+use crate::support::fixture::{Fixture, execute, number, read_all};
 use crate::support::services;
 
 /// The rows of a window: what is held may stay in it as long as nobody else wants the room.
@@ -43,33 +40,6 @@ async fn insert_rows(fixture: &mut Fixture, count: usize, key: &str, topic: Opti
          select 'x', {key}, 't', n::text::json, {topic} from generate_series(1, {count}) as n"
     );
     execute(&mut fixture.database, &sql).await;
-}
-
-/// What has arrived, each event once: a producer that is made anew may repeat what was in flight.
-#[derive(Default)]
-struct Arrived {
-    events: HashSet<Uuid>,
-    last: HashMap<String, i64>,
-}
-
-impl Arrived {
-    /// A first copy comes after those of all earlier rows of its key.
-    fn take(&mut self, record: &Record) {
-        if !self.events.insert(record.event_id()) {
-            return;
-        }
-        let number = record.body()["data"].as_i64().unwrap_or(0);
-        let key = record.key.clone().expect("a key");
-        let before = self.last.insert(key.clone(), number);
-        assert!(before < Some(number), "{key}: {number} after {before:?}");
-    }
-
-    /// Takes from the fixture's topic until so many events have arrived.
-    async fn take_until(&mut self, fixture: &mut Fixture, events: usize) {
-        while self.events.len() < events {
-            self.take(&fixture.next().await);
-        }
-    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod demo;
 mod envelopes;
 mod holds;
 mod inbox;
+mod kafka_failures;
 mod large_rows;
 mod late_commits;
 mod mapping;

@@ -152,6 +152,9 @@ impl Producer {
         let mut config = client.base(&[
             // One millisecond lets a burst share a message set and is hardly seen in the latency.
             ("linger.ms", "1"),
+            // How long a topic that is gone is waited for by messages that were handed over. A lane asks for a
+            // topic before it sends, and again when it is gone: its rows shall not take everybody's room meanwhile.
+            ("topic.metadata.propagation.max.ms", "1000"),
         ]);
         config
             .set("enable.idempotence", "true")

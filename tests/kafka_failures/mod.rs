@@ -1,0 +1,3 @@
+//! How Kafka fails, and what the relay makes of it.
+
+mod recreated;
