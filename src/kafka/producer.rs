@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::Notify;
 
@@ -120,9 +120,13 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let error = match result {
-            Ok(_) => {
+            Ok(message) => {
                 self.health.note_up();
-                None
+                // Invariant: acknowledged is what the brokers have given an offset. librdkafka reports without one
+                // what it concludes from the success of a later message set: a broker that knows the producer
+                // would have refused that. One that does not, since the topic was made anew or this was its
+                // first message set, takes it, and the earlier one, which was to be tried again, is lost.
+                (message.offset() < 0).then_some(RDKafkaErrorCode::Inconsistent)
             }
             Err((error, _)) => Some(
                 error

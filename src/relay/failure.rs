@@ -18,6 +18,8 @@ pub fn failure(code: Code) -> Failure {
         | Code::GaplessGuarantee
         | Code::OutOfOrderSequenceNumber
         | Code::DuplicateSequenceNumber
+        // Only a later message of its partition was acknowledged.
+        | Code::Inconsistent
         | Code::InvalidProducerEpoch
         | Code::InvalidProducerIdMapping
         | Code::UnknownProducerId
@@ -139,11 +141,11 @@ mod tests {
     /// same, its row is tried a bounded number of times and parked.
     const NOT_OF_A_MESSAGE: &[i32] = &[
         -200, -198, -196, -191, -189, -186, -180, -179, -178, -177, -176, -175, -174, -173, -172,
-        -171, -170, -168, -167, -165, -162, -161, -160, -159, -158, -157, -156, -155, -154, -149,
-        -147, -145, -143, -142, -141, -140, -139, -100, -1, 0, 1, 12, 14, 15, 16, 22, 23, 24, 25,
-        26, 27, 28, 30, 36, 37, 38, 39, 40, 42, 48, 50, 51, 52, 53, 55, 60, 61, 62, 63, 64, 65, 66,
-        67, 68, 69, 70, 71, 72, 73, 78, 79, 81, 82, 84, 85, 86, 88, 91, 92, 93, 94, 95, 96, 97,
-        110, 111, 112, 113, 117, 118, 130,
+        -171, -170, -168, -167, -165, -162, -161, -160, -159, -158, -157, -156, -155, -154, -147,
+        -145, -143, -142, -141, -140, -139, -100, -1, 0, 1, 12, 14, 15, 16, 22, 23, 24, 25, 26, 27,
+        28, 30, 36, 37, 38, 39, 40, 42, 48, 50, 51, 52, 53, 55, 60, 61, 62, 63, 64, 65, 66, 67, 68,
+        69, 70, 71, 72, 73, 78, 79, 81, 82, 84, 85, 86, 88, 91, 92, 93, 94, 95, 96, 97, 110, 111,
+        112, 113, 117, 118, 130,
     ];
 
     /// Of a message, but not surely of this row: corrupt on its way, or a mate's fault.

@@ -1,3 +1,4 @@
 //! How Kafka fails, and what the relay makes of it.
 
+mod injected;
 mod recreated;

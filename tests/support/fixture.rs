@@ -80,6 +80,16 @@ impl Fixture {
     pub async fn bare(name: &'static str, url: &str, bootstrap: &str) -> Fixture {
         let topic = super::unique(name, '-');
         services::create_topic(bootstrap, &topic, 1, &[]).await;
+        Fixture::on_topic(name, url, bootstrap, topic).await
+    }
+
+    /// As [`bare`](Self::bare), with a topic that is there.
+    pub async fn on_topic(
+        name: &'static str,
+        url: &str,
+        bootstrap: &str,
+        topic: String,
+    ) -> Fixture {
         let admin = outboxd::local::free_port().expect("a free port");
         let settings = [
             ("postgres.url", url),

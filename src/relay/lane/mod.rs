@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -448,6 +449,7 @@ impl LaneCore {
         let now_us = unix_micros();
         let mut acknowledged = Vec::with_capacity(reports.len());
         let mut refused = 0_usize;
+        let mut unproven = 0_usize;
         for report in &reports {
             let ticket = Ticket(report.ticket);
             let route = match report.sharing {
@@ -465,6 +467,7 @@ impl LaneCore {
                 Some(code) => {
                     refused +=
                         usize::from(route == Route::Batched && failure(code) == Failure::Refused);
+                    unproven += usize::from(code == RDKafkaErrorCode::Inconsistent);
                     self.failed(ticket, route, RefusedBy::Broker, code);
                 }
             }
@@ -474,6 +477,13 @@ impl LaneCore {
                 outbox = self.name,
                 rows = refused,
                 "kafka refused a message set, its rows go out again one by one"
+            );
+        }
+        if unproven > 0 {
+            tracing::warn!(
+                outbox = self.name,
+                rows = unproven,
+                "kafka has acknowledged later rows only, these go out again"
             );
         }
         if !acknowledged.is_empty() {
