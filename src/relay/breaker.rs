@@ -23,6 +23,8 @@ struct Refusals {
     trials: u32,
     /// When the next one is due; nothing while it is closed.
     trial_at: Option<Instant>,
+    /// One is under way.
+    is_tried: bool,
 }
 
 impl Breaker {
@@ -55,6 +57,10 @@ impl Breaker {
     /// The brokers refuse the topic itself.
     pub fn open(&mut self, topic: TopicId, now: Instant, jitter: impl Fn(Duration) -> Duration) {
         let refusals = self.topics.entry(topic).or_default();
+        if refusals.trial_at.is_some() && !std::mem::take(&mut refusals.is_tried) {
+            // It was under way already, with those that opened it.
+            return;
+        }
         refusals.trials = refusals.trials.saturating_add(1);
         let wait = jitter(self.backoff.after(refusals.trials));
         refusals.trial_at = Some(now + wait);
@@ -82,6 +88,7 @@ impl Breaker {
         due.map(|(topic, refusals)| {
             // Until its report, which sets the next one; if no row was at hand, it is asked for again then.
             refusals.trial_at = Some(now + self.backoff.most);
+            refusals.is_tried = true;
             *topic
         })
         .collect()
@@ -122,6 +129,17 @@ mod tests {
         assert!(breaker.took(TOPIC));
         assert!(!breaker.is_open(TOPIC));
         assert!(breaker.due(next + BACKOFF.most * 2).is_empty());
+    }
+
+    #[test]
+    fn rows_that_were_under_way_when_it_opened_make_nobody_wait_longer() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(2, BACKOFF);
+        for _ in 0..20 {
+            breaker.open(TOPIC, now, |wait| wait);
+            breaker.refused(TOPIC, now, |wait| wait);
+        }
+        assert_eq!(breaker.due(now + BACKOFF.first), [TOPIC]);
     }
 
     #[test]

@@ -6,12 +6,16 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
+use sqlx::Row;
 
 use crate::support::arrived::Arrived;
 use crate::support::fixture::{Fixture, execute, read_all};
 use crate::support::services;
 
 const TOPIC: &str = "injected";
+
+/// What the relay logs when it makes its producers anew.
+const REBUILT: &str = "making a new kafka producer";
 
 /// A relay on a Kafka that can be told what to refuse.
 struct Stage {
@@ -62,6 +66,14 @@ impl Stage {
         self.fixture.until(&parked).await;
     }
 
+    /// Class and attempts of the row that was parked last.
+    async fn last_parked(&mut self) -> (String, i32) {
+        let last = "select class, attempts from outboxd_parked order by id desc limit 1";
+        let row = sqlx::query(last).fetch_one(&mut self.fixture.database);
+        let row = row.await.expect("a parked row");
+        (row.get(0), row.get(1))
+    }
+
     /// Everything that was written is in the topic, in order, but for so many parked rows.
     fn delivered_all_but(&self, parked: usize) {
         let mut arrived = Arrived::default();
@@ -70,6 +82,138 @@ impl Stage {
         }
         assert_eq!(arrived.events.len(), self.written - parked);
     }
+}
+
+/// A row that is refused in company says nothing, alone it is to blame.
+#[tokio::test]
+async fn a_row_that_is_refused_alone_is_parked_at_once_for_what_is_its_own_fault() {
+    let mut stage = Stage::new("injected_row").await;
+    stage.fixture.relay.start();
+    let codes = [
+        Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+        Code::RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,
+        Code::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
+        Code::RD_KAFKA_RESP_ERR_INVALID_RECORD,
+        Code::RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
+        Code::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
+    ];
+    for (parked, code) in codes.into_iter().enumerate() {
+        stage.refuse(code, 2);
+        stage.write(1, 1).await;
+        stage.parks(parked + 1).await;
+        assert_eq!(stage.last_parked().await, ("row".to_owned(), 1), "{code:?}");
+    }
+    stage.delivered_all_but(codes.len());
+}
+
+#[tokio::test]
+async fn a_row_with_an_error_that_nobody_knows_is_parked_after_its_attempts() {
+    let mut stage = Stage::new("injected_unknown").await;
+    stage.fixture.relay.set("outbox.default.max_attempts", "2");
+    stage.fixture.relay.start();
+    let codes = [
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN,
+        Code::RD_KAFKA_RESP_ERR_INVALID_REQUEST,
+        Code::RD_KAFKA_RESP_ERR_DELEGATION_TOKEN_EXPIRED,
+    ];
+    for (parked, code) in codes.into_iter().enumerate() {
+        stage.refuse(code, 3);
+        stage.write(1, 1).await;
+        stage.parks(parked + 1).await;
+        assert_eq!(
+            stage.last_parked().await,
+            ("unknown".to_owned(), 2),
+            "{code:?}"
+        );
+    }
+    stage.delivered_all_but(codes.len());
+}
+
+#[tokio::test]
+async fn the_mates_of_a_refused_message_set_go_out_alone_and_none_is_parked() {
+    let mut stage = Stage::new("injected_mates").await;
+    stage.fixture.relay.start();
+    for code in [
+        Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+        Code::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN,
+    ] {
+        let refused = stage.fixture.relay.logged("kafka refused a message set");
+        stage.refuse(code, 1);
+        stage.write(60, 20).await;
+        stage.parks(0).await;
+        stage
+            .fixture
+            .relay
+            .logs_more("kafka refused a message set", refused)
+            .await;
+    }
+    stage.delivered_all_but(0);
+}
+
+#[tokio::test]
+async fn what_is_the_topics_fault_holds_its_rows_and_spends_no_attempt() {
+    let mut stage = Stage::new("injected_topic").await;
+    stage.fixture.relay.set("outbox.default.max_attempts", "1");
+    stage.fixture.relay.start();
+    for code in [
+        Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        Code::RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE,
+        Code::RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        Code::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,
+    ] {
+        stage.refuse(code, 3);
+        stage.write(60, 20).await;
+        stage
+            .fixture
+            .metric_is("held_topics", |topics| topics == 1.0)
+            .await;
+        stage.parks(0).await;
+    }
+    stage.delivered_all_but(0);
+}
+
+#[tokio::test]
+async fn what_is_the_clusters_fault_is_waited_for_and_spends_no_attempt() {
+    let mut stage = Stage::new("injected_cluster").await;
+    stage.fixture.relay.set("outbox.default.max_attempts", "1");
+    stage.fixture.relay.start();
+    for code in [
+        Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        Code::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        Code::RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION,
+        Code::RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED,
+        Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+        Code::RD_KAFKA_RESP_ERR__TRANSPORT,
+    ] {
+        stage.refuse(code, 3);
+        stage.write(60, 20).await;
+        stage.parks(0).await;
+    }
+    stage.delivered_all_but(0);
+}
+
+#[tokio::test]
+async fn a_producer_that_gives_up_is_made_anew_and_nothing_is_lost() {
+    let mut stage = Stage::new("injected_producer").await;
+    stage.fixture.relay.set("outbox.default.max_attempts", "1");
+    stage.fixture.relay.start();
+    for code in [
+        Code::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+        Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+        Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_ID_MAPPING,
+        Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+    ] {
+        let rebuilt = stage.fixture.relay.logged(REBUILT);
+        stage.refuse(code, 1);
+        stage.write(2_000, 100).await;
+        stage.fixture.relay.logs_more(REBUILT, rebuilt).await;
+        stage.parks(0).await;
+    }
+    stage.delivered_all_but(0);
 }
 
 /// librdkafka takes the answer to a later set for that to an earlier one, since a broker that knows the producer
