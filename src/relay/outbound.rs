@@ -142,7 +142,6 @@ impl Outbound {
         self.fatal = false;
         self.is_to_refit = false;
         self.sizes.batch_bytes = self.batch_limit;
-        self.batched = open(&self.client, Sharing::Batched, self.sizes, &self.reports);
     }
 
     /// Drops the producer for suspects when there are none.

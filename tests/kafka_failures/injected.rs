@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
+use serde_json::Value;
 use sqlx::Row;
 
 use crate::support::arrived::Arrived;
@@ -214,6 +215,31 @@ async fn a_producer_that_gives_up_is_made_anew_and_nothing_is_lost() {
         stage.parks(0).await;
     }
     stage.delivered_all_but(0);
+}
+
+#[tokio::test]
+async fn whoever_may_not_produce_at_all_asks_less_and_less_often() {
+    let mut stage = Stage::new("injected_no_producer").await;
+    let refused = [Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED; 5];
+    let request = RDKafkaApiKey::InitProducerId;
+    stage.kafka.request_errors(request, &refused);
+    stage.write(60, 20).await;
+    stage.fixture.relay.start();
+    stage.parks(0).await;
+    stage.delivered_all_but(0);
+    let log = stage.fixture.relay.log();
+    let waits = log
+        .iter()
+        .filter(|line| line.contains(REBUILT))
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            line["retry_in_ms"].as_u64().expect("a number")
+        });
+    let waits: Vec<u64> = waits.collect();
+    assert!(
+        waits[0] == 0 && waits[1..].is_sorted() && waits.last() > Some(&2_000),
+        "{waits:?}"
+    );
 }
 
 /// librdkafka takes the answer to a later set for that to an earlier one, since a broker that knows the producer

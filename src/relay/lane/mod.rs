@@ -134,6 +134,10 @@ struct LaneCore {
     stopping: bool,
     source_done: bool,
     probed_at: Instant,
+    /// Producers that were made anew since Kafka last took a row.
+    vain_rebuilds: u32,
+    /// Nothing goes out before.
+    sending_from: Instant,
 }
 
 /// A key that a parked row blocks.
@@ -195,6 +199,8 @@ impl Lane {
             stopping: false,
             source_done: false,
             probed_at: Instant::now(),
+            vain_rebuilds: 0,
+            sending_from: Instant::now(),
         };
         Ok(Lane {
             parts: core,
@@ -409,7 +415,8 @@ impl LaneCore {
 
     /// Hands everything to Kafka that may go out now.
     fn send(&mut self) {
-        if self.stopping || !self.validity.is_valid() || self.outbound.is_to_refit() {
+        let waits = self.outbound.is_to_refit() || Instant::now() < self.sending_from;
+        if self.stopping || waits || !self.validity.is_valid() {
             return;
         }
         let now_ms = unix_micros() / 1_000;
@@ -488,6 +495,7 @@ impl LaneCore {
         }
         if !acknowledged.is_empty() {
             self.moved = true;
+            self.vain_rebuilds = 0;
             self.hand_to_marker(acknowledged);
         }
         self.reports = reports;
@@ -524,15 +532,22 @@ impl LaneCore {
     }
 
     /// Replaces the producers: what they had not delivered goes out again, from the oldest unsettled row
-    /// of each key.
+    /// of each key. If the last one has delivered nothing, whatever ended it may last: then the next waits.
     async fn rebuild(&mut self, reason: &'static str) {
         let rows = self.close_producers().await;
+        let wait = match self.vain_rebuilds {
+            0 => Duration::ZERO,
+            vain => jittered(BACKOFF.after(vain)),
+        };
         tracing::warn!(
             outbox = self.name,
             reason,
             rows,
+            retry_in_ms = wait.as_millis() as u64,
             "making a new kafka producer"
         );
+        self.vain_rebuilds = self.vain_rebuilds.saturating_add(1);
+        self.sending_from = Instant::now() + wait;
         self.metrics.producer_rebuilds.inc();
         self.outbound.reopen();
     }
