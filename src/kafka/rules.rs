@@ -30,8 +30,12 @@ pub struct ClientRules {
 }
 
 impl TopicRules {
-    /// From the topic's configuration.
-    pub(super) fn read(topic: &ConfigResource) -> TopicRules {
+    /// From the topic's configuration; nothing if that is empty, as the client has it when the brokers do not
+    /// let us see it.
+    pub(super) fn read(topic: &ConfigResource) -> Option<TopicRules> {
+        if topic.entries.is_empty() {
+            return None;
+        }
         let value = |name| topic.get(name)?.value.as_deref();
         let number = |name| value(name)?.parse::<u64>().ok();
         let has_create_time = value("message.timestamp.type") != Some("LogAppendTime");
@@ -41,12 +45,12 @@ impl TopicRules {
                 .filter(|_| has_create_time)
         };
         let policy = value("cleanup.policy").unwrap_or_default();
-        TopicRules {
+        Some(TopicRules {
             max_message_bytes: number("max.message.bytes").and_then(|bytes| bytes.try_into().ok()),
             needs_key: policy.split(',').any(|policy| policy == "compact"),
             max_ahead: bound("message.timestamp.after.max.ms"),
             max_behind: bound("message.timestamp.before.max.ms"),
-        }
+        })
     }
 
     /// Why the topic would refuse the message, at this time (both in milliseconds since 1970), if it would.

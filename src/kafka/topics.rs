@@ -168,7 +168,10 @@ impl Topics {
         let resource = ResourceSpecifier::Topic(topic);
         let described = self.admin.describe_configs(&[resource], &options).await;
         let reason = match described.map(|described| described.into_iter().next()) {
-            Ok(Some(Ok(resource))) => return TopicRules::read(&resource),
+            Ok(Some(Ok(resource))) => match TopicRules::read(&resource) {
+                Some(rules) => return rules,
+                None => "the brokers show none of it".to_owned(),
+            },
             Ok(Some(Err(code))) => code.to_string(),
             Ok(None) => "no answer".to_owned(),
             Err(error) => error.to_string(),

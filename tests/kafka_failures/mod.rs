@@ -2,3 +2,4 @@
 
 mod injected;
 mod recreated;
+mod rights;

@@ -4,6 +4,7 @@
 //! A test that stops or kills a server starts a private one there, and a
 //! [`pgbouncer::PgBouncer`] before it if need be. None of them outlives the test process.
 
+pub mod acls;
 pub mod arrived;
 pub mod command;
 pub mod debezium;
