@@ -12,7 +12,7 @@ use crate::config::{Config, OutboxConfig, TopicTemplate};
 use crate::db::bench::{BenchTable, drop_schema};
 use crate::db::migrate::{Plan, PlannedOutbox};
 use crate::db::{Database, DbError};
-use crate::kafka::{KafkaClient, TopicStatus, Topics};
+use crate::kafka::{KafkaClient, REQUEST_TIMEOUT, TopicStatus, Topics};
 
 /// How long a new topic may take until its leaders are known.
 const TOPIC_DEADLINE: Duration = Duration::from_secs(30);
@@ -226,7 +226,10 @@ impl Workspace {
             ));
         }
         let deadline = Instant::now() + TOPIC_DEADLINE;
-        while !matches!(self.topics.ensure(&name).await?, TopicStatus::Ready(_)) {
+        while !matches!(
+            self.topics.ensure(&name, REQUEST_TIMEOUT).await?,
+            TopicStatus::Ready(_)
+        ) {
             if Instant::now() > deadline {
                 return Err(BenchError::Stalled {
                     awaited: format!("the leaders of topic \"{name}\""),

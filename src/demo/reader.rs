@@ -54,7 +54,7 @@ pub async fn topics_ready(config: &KafkaConfig, topics: &[String]) -> anyhow::Re
     let deadline = Instant::now() + TOPICS_PATIENCE;
     for topic in topics {
         while let TopicStatus::Unusable(reason) = cluster
-            .ensure(topic)
+            .ensure(topic, REQUEST_TIMEOUT)
             .await
             .with_context(|| format!("reaching Kafka at {}", config.bootstrap_servers))?
         {

@@ -23,7 +23,7 @@ pub use retention::{TopicRetention, topic_retention};
 #[cfg(feature = "relay")]
 pub use rules::{ClientRules, TopicRules};
 #[cfg(feature = "relay")]
-pub use topics::{TopicStatus, Topics};
+pub use topics::{REQUEST_TIMEOUT, TopicStatus, Topics};
 
 /// Why something could not be set up with Kafka.
 #[derive(Debug, thiserror::Error)]

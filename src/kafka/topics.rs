@@ -19,7 +19,7 @@ use super::{
 use crate::config::CreateTopicsConfig;
 
 /// How long one question to the cluster may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Questions at a time: each occupies a thread.
 const QUESTIONS: usize = 4;
@@ -27,7 +27,8 @@ const QUESTIONS: usize = 4;
 /// Whether a topic can take messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicStatus {
-    Ready(TopicRules),
+    /// Nothing is known to be refused if the brokers have not said in time what is.
+    Ready(Option<TopicRules>),
     /// It cannot, for this reason; later perhaps.
     Unusable(String),
 }
@@ -85,12 +86,17 @@ impl Topics {
         }
     }
 
-    /// Asks for the topic, and creates it if it is missing and that is allowed.
+    /// Asks for the topic, and creates it if it is missing and that is allowed. If it is there, its rules are
+    /// waited for as long as `rules_within`.
     ///
     /// # Errors
     /// When the cluster did not answer, which says nothing about the topic. Cancel-safe: the question
     /// ends by itself.
-    pub async fn ensure(&self, topic: &str) -> Result<TopicStatus, KafkaSetupError> {
+    pub async fn ensure(
+        &self,
+        topic: &str,
+        rules_within: Duration,
+    ) -> Result<TopicStatus, KafkaSetupError> {
         let status = self.ask(topic).await?;
         self.health.note_up();
         match status {
@@ -104,7 +110,7 @@ impl Topics {
                 ))
             }
             Err(code) => Ok(TopicStatus::Unusable(code.to_string())),
-            Ok(()) => Ok(TopicStatus::Ready(self.rules(topic).await)),
+            Ok(()) => Ok(TopicStatus::Ready(self.rules(topic, rules_within).await)),
         }
     }
 
@@ -159,22 +165,27 @@ impl Topics {
         }
     }
 
-    /// What the topic takes; nothing is known to be refused where that may not be asked, or is not answered.
-    async fn rules(&self, topic: &str) -> TopicRules {
+    /// What the topic takes, if the brokers answer in time; anything where that may not be asked.
+    async fn rules(&self, topic: &str, within: Duration) -> Option<TopicRules> {
         if !self.asks_rules {
-            return TopicRules::default();
+            return Some(TopicRules::default());
         }
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-        let resource = ResourceSpecifier::Topic(topic);
-        let described = self.admin.describe_configs(&[resource], &options).await;
-        let reason = match described.map(|described| described.into_iter().next()) {
-            Ok(Some(Ok(resource))) => match TopicRules::read(&resource) {
-                Some(rules) => return rules,
-                None => "the brokers show none of it".to_owned(),
+        let resource = [ResourceSpecifier::Topic(topic)];
+        let described = self.admin.describe_configs(&resource, &options);
+        let described = tokio::time::timeout(within, described).await;
+        let is_answered = described.is_ok();
+        let reason = match described {
+            Err(_) => "no answer".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(answers)) => match answers.into_iter().next() {
+                Some(Ok(resource)) => match TopicRules::read(&resource) {
+                    Some(rules) => return Some(rules),
+                    None => "the brokers show none of it".to_owned(),
+                },
+                Some(Err(code)) => code.to_string(),
+                None => "no answer".to_owned(),
             },
-            Ok(Some(Err(code))) => code.to_string(),
-            Ok(None) => "no answer".to_owned(),
-            Err(error) => error.to_string(),
         };
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -184,7 +195,7 @@ impl Topics {
                  (grant DescribeConfigs)"
             );
         }
-        TopicRules::default()
+        is_answered.then(TopicRules::default)
     }
 
     async fn create(&self, topic: &str) -> Result<(), KafkaSetupError> {

@@ -10,11 +10,17 @@ use tokio::task::JoinSet;
 
 use super::window::{Outgoing, TopicId};
 use crate::config::is_topic_name;
-use crate::kafka::{ClientRules, KafkaSetupError, TopicRules, TopicStatus, Topics};
+use crate::kafka::{
+    ClientRules, KafkaSetupError, REQUEST_TIMEOUT, TopicRules, TopicStatus, Topics,
+};
 use crate::outage::{Retry, chain, jittered};
 
 /// How long an unusable topic waits until it is asked for again, at most.
 const TOPIC_WAIT: Duration = Duration::from_secs(30);
+
+/// How long the first rows of a topic that is there wait for its rules: an answer takes milliseconds, and without one
+/// its limits show when a message is refused.
+const RULES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a question that the cluster did not answer waits until it is asked again.
 const CLUSTER_WAIT: Duration = Duration::from_secs(1);
@@ -128,9 +134,13 @@ impl TopicDesk {
         // It is put later, if there is a wait; the answer is then newer than it need be.
         seen.asking_since = Some(Instant::now());
         let (topics, name) = (self.topics.clone(), Arc::clone(&seen.name));
+        let rules_within = match seen.rules_since {
+            None => RULES_PATIENCE,
+            Some(_) => REQUEST_TIMEOUT,
+        };
         self.questions.spawn(async move {
             tokio::time::sleep(wait).await;
-            (id, topics.ensure(&name).await)
+            (id, topics.ensure(&name, rules_within).await)
         });
     }
 
@@ -152,12 +162,17 @@ impl TopicDesk {
         let asked = seen.asking_since.take();
         match status {
             Ok(TopicStatus::Ready(rules)) => {
-                seen.rules = rules;
+                let is_answered = rules.is_some();
+                seen.rules = rules.unwrap_or(seen.rules);
                 seen.rules_since = asked;
                 if std::mem::take(&mut seen.was_unusable) {
                     tracing::info!(outbox = self.outbox, topic = %seen.name, "the topic can be used now");
+                    seen.retry.reset();
                 }
-                seen.retry.reset();
+                match is_answered {
+                    true => seen.retry.reset(),
+                    false => self.ask_after(id, wait),
+                }
                 return Some((id, true));
             }
             Ok(TopicStatus::Unusable(reason)) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{Replay, ReplayError, Wanted};
 use crate::db::DbError;
 use crate::event::CreatedAt;
-use crate::kafka::{ClientRules, TopicRetention, TopicRules, TopicStatus};
+use crate::kafka::{ClientRules, REQUEST_TIMEOUT, TopicRetention, TopicRules, TopicStatus};
 use crate::outage::chain;
 use crate::relay::window::Outgoing;
 
@@ -161,8 +161,8 @@ async fn look_at(
     topics: &crate::kafka::Topics,
     name: &Arc<str>,
 ) -> Result<TopicSurvey, ReplayError> {
-    let rules = match topics.ensure(name).await? {
-        TopicStatus::Ready(rules) => rules,
+    let rules = match topics.ensure(name, REQUEST_TIMEOUT).await? {
+        TopicStatus::Ready(rules) => rules.unwrap_or_default(),
         TopicStatus::Unusable(reason) => {
             let topic = Arc::clone(name);
             return Err(ReplayError::Topic { topic, reason });
