@@ -41,7 +41,8 @@ pub enum AppError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     Stopped,
-    /// Everything that is committed at the start is settled, or the time is over.
+    /// Everything that is committed at the start is settled, but for what waits for somebody's decision, or the
+    /// time is over.
     Empty {
         timeout: Option<Duration>,
     },
@@ -51,6 +52,8 @@ pub enum Until {
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub ended: Ended,
+    /// With [`Until::Empty`]: how many rows are left that wait for somebody's decision, by outbox.
+    pub undecided: Vec<(String, u64)>,
     /// With [`Until::Empty`], when the time was over: the first rows that are left, by outbox.
     pub remaining: Vec<(String, Vec<Remaining>)>,
 }
@@ -191,9 +194,12 @@ impl App {
                 // 1. An outbox has ended. `join_next` loses nothing.
                 ended = relays.join_next() => match ended {
                     None => break,
-                    Some(Ok((_, Ok(ended)))) => {
+                    Some(Ok((name, Ok(ended)))) => {
                         outcome.ended.in_flight += ended.in_flight;
                         outcome.ended.unmarked += ended.unmarked;
+                        if until != Until::Stopped && ended.undecided > 0 && !*stop_all.borrow() {
+                            outcome.undecided.push((name, ended.undecided));
+                        }
                     }
                     Some(Ok((_, Err(error)))) => {
                         failure.get_or_insert(AppError::Relay(Box::new(error)));

@@ -108,6 +108,38 @@ async fn until_empty_publishes_what_is_committed_and_ends() {
 }
 
 #[tokio::test]
+async fn until_empty_waits_for_nobodys_decision_and_says_so() {
+    let mut fixture = Fixture::new("until_decided").await;
+    fixture.relay.set("outbox.default.on_poison", "block_key");
+    let kafka = services::kafka().await;
+    let paused = kafka.unique_topic("until-decided-paused");
+    kafka.create_topic(&paused, 1, &[]).await;
+    let rows = format!(
+        "select outbox_pause('public.outbox_events', '{paused}'); \
+         insert into outbox_events (aggregate_type, aggregate_id, event_type, payload, topic) values \
+         ('x', 'bad', 't', to_json(repeat('x', 1100000)), null), ('x', 'bad', 't', '1', null), \
+         ('x', 'good', 't', '2', null), ('x', 'good', 't', '3', '{paused}')"
+    );
+    execute(&mut fixture.database, &rows).await;
+    fixture.relay.start_with(&["--until-empty"]);
+    assert_eq!(fixture.relay.wait(PATIENCE).await, Some(75));
+    let left = "outbox \"default\": rows remain that wait for a decision: 3 ";
+    assert_eq!(fixture.relay.logged(left), 1);
+    assert_eq!(fixture.published(), 1);
+
+    let decide = format!(
+        "select outbox_resume('public.outbox_events', '{paused}'); \
+         select outbox_dead_decide('public.outbox_events', array(select id from outboxd_parked), 'discard')"
+    );
+    execute(&mut fixture.database, &decide).await;
+    fixture.relay.start_with(&["--until-empty"]);
+    assert_eq!(fixture.relay.wait(PATIENCE).await, Some(0));
+    let unsent = "select count(*) from outbox_events where sent_at is null";
+    assert_eq!(number(&mut fixture.database, unsent).await, 0);
+    assert_eq!(fixture.published(), 2);
+}
+
+#[tokio::test]
 async fn until_empty_lists_what_is_left_when_the_time_is_over() {
     let mut fixture = Fixture::new("until_timeout").await;
     let nobody = outboxd::local::free_port().expect("a free port");

@@ -13,7 +13,8 @@ use crate::{shutdown, telemetry};
 pub struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Publish what is committed now, then exit
+    /// Publish what is committed now, then exit; rows that wait for a decision (parked, behind a parked one, paused)
+    /// are not waited for, but counted, and the exit status is 75
     #[arg(long)]
     until_empty: bool,
     /// With --until-empty: give up after this time, listing what is left
@@ -38,6 +39,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         let stop = shutdown::on_signal()?;
         anyhow::Ok(App::build(config)?.run(stop, until).await?)
     })?;
+    for (outbox, rows) in &outcome.undecided {
+        eprintln!(
+            "outboxd: outbox \"{outbox}\": rows remain that wait for a decision: {rows} (see outboxd dead list and \
+             outboxd pause --list)"
+        );
+    }
     for (outbox, rows) in &outcome.remaining {
         eprintln!("outboxd: outbox \"{outbox}\": rows remain unpublished, the first of them:");
         for row in rows {
@@ -51,7 +58,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
             );
         }
     }
-    match outcome.ended.is_settled() && outcome.remaining.is_empty() {
+    let is_empty = outcome.undecided.is_empty() && outcome.remaining.is_empty();
+    match outcome.ended.is_settled() && is_empty {
         true => Ok(Exit::Success),
         false => Ok(Exit::Unsettled),
     }

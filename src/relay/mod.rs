@@ -60,6 +60,8 @@ pub struct Ended {
     pub in_flight: usize,
     /// Rows that Kafka has and that are not marked: they go out again.
     pub unmarked: usize,
+    /// Rows known to be left, which somebody has to decide about if nothing else kept them.
+    pub undecided: u64,
 }
 
 impl Ended {

@@ -63,6 +63,7 @@ pub enum Parks {
     Paused(Paused),
     /// These rows are parked.
     Done(Vec<Ticket>),
+    /// What somebody has decided since the last look, often nothing.
     Decided(Vec<Decided>),
     /// Postgres knows how the owners stand.
     Noted,
@@ -274,10 +275,7 @@ impl Parker {
             .postgres
             .deadline("looking for decisions", look)
             .await?;
-        let mut news = Vec::new();
-        if !decided.is_empty() {
-            news.push(Parks::Decided(decided));
-        }
+        let mut news = vec![Parks::Decided(decided)];
         if now != *paused {
             paused.clone_from(&now);
             news.push(Parks::Paused(now));

@@ -214,7 +214,10 @@ impl LaneCore {
                 self.make_progress();
             }
             Parks::Noted => self.noted(),
-            Parks::Decided(decided) => decided.into_iter().for_each(|decided| self.act(decided)),
+            Parks::Decided(decided) => {
+                self.all_is_decided = decided.is_empty();
+                decided.into_iter().for_each(|decided| self.act(decided));
+            }
             Parks::Fenced => return false,
         }
         true

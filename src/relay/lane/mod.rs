@@ -125,6 +125,8 @@ struct LaneCore {
     allowance: watch::Sender<Allowance>,
     /// What was parked before is known; until then no row is taken.
     is_loaded: bool,
+    /// Every decision was acted upon when somebody last looked.
+    all_is_decided: bool,
     paused: Paused,
     /// Keys that such rows block, by topics that are not numbered yet.
     blocked: HashMap<Box<str>, Vec<BlockedKey>>,
@@ -192,6 +194,7 @@ impl Lane {
             caution: Caution::Off,
             allowance: watch::Sender::new(Allowance::default()),
             is_loaded: false,
+            all_is_decided: false,
             paused: Paused::default(),
             blocked: HashMap::new(),
             reports: Vec::new(),
@@ -278,7 +281,10 @@ impl LaneCore {
             self.show_progress();
             self.watch_trial();
             if self.is_finished() {
-                return LaneEnd::Stopped(Ended::default());
+                return LaneEnd::Stopped(Ended {
+                    undecided: self.window.undecided(),
+                    ..Ended::default()
+                });
             }
             let wake = self.window.next_wake();
             let wake_at =
@@ -350,7 +356,8 @@ impl LaneCore {
         if self.stopping {
             return self.window.is_settled();
         }
-        self.source_done && self.inbox.is_empty() && self.window.is_empty()
+        let is_read = self.source_done && self.inbox.is_empty();
+        is_read && self.all_is_decided && self.window.waits_for_people()
     }
 
     fn take_rows(&mut self, batch: Batch) {
@@ -557,6 +564,7 @@ impl LaneCore {
         let ended = Ended {
             in_flight: self.close_producers().await,
             unmarked: self.window.fill().unmarked,
+            undecided: self.window.undecided(),
         };
         tracing::warn!(
             outbox = self.name,

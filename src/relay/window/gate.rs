@@ -40,6 +40,11 @@ impl Topic {
         self.gate == Gate::Asked && !self.is_paused && !self.waiting.is_empty()
     }
 
+    /// Whether nothing is held but what somebody has to decide about.
+    pub fn waits_for_people(&self) -> bool {
+        self.is_paused || !self.holds.waits()
+    }
+
     pub fn is_tripped(&self) -> bool {
         self.gate == Gate::Tripped
     }

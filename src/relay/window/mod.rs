@@ -187,9 +187,20 @@ impl Window {
                 .all(|(_, row)| row.state != EntryState::Parking)
     }
 
-    /// Nothing is left but what waits for somebody's decision.
-    pub fn is_empty(&self) -> bool {
-        self.fill.rows == 0 && self.fill.unmarked == 0 && !self.wants_pass && !self.holds_rows()
+    /// Nothing is left but what waits for somebody's decision: behind a pause, or a parked row.
+    pub fn waits_for_people(&self) -> bool {
+        let is_paused = |row: &Row| self.topics[row.outgoing.topic.0 as usize].is_paused;
+        let waits = |row: &Row| is_paused(row) && row.state != EntryState::Parking;
+        self.is_settled()
+            && !(self.wants_pass || self.passing)
+            && self.slots.iter().all(|(_, row)| waits(row))
+            && self.topics.iter().all(Topic::waits_for_people)
+    }
+
+    /// Rows that are left, parked ones included.
+    pub fn undecided(&self) -> u64 {
+        let held = self.held();
+        (self.fill.rows + held.parked) as u64 + held.rows
     }
 
     /// The oldest unacknowledged row's creation, in microseconds since 1970.

@@ -126,9 +126,4 @@ impl Window {
             parked: self.parked.len(),
         }
     }
-
-    /// Whether rows are held outside of the window, but for those of blocked keys.
-    pub(super) fn holds_rows(&self) -> bool {
-        self.topics.iter().any(|topic| topic.holds.waits())
-    }
 }
