@@ -2,6 +2,7 @@
 
 mod bad_rows;
 mod bench;
+mod check;
 mod clients;
 mod consumer;
 mod copies;

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod bench;
+mod check;
 mod dead;
 #[cfg(feature = "demo")]
 mod demo;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigErrors, OutboxConfig, Sources};
+use crate::config::{Config, ConfigErrors, Loaded, OutboxConfig, Sources};
 
 pub use exit::Exit;
 
@@ -39,6 +40,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Create or upgrade the tables, or print the SQL that does
     Migrate(migrate::MigrateArgs),
+    /// Print the effective configuration, or verify what the guarantees rest on
+    Check(check::CheckArgs),
     /// Show the rows that could not be published, and decide about them
     Dead(dead::DeadArgs),
     /// Have the rows of an outbox, or of one topic of it, wait in their table
@@ -81,6 +84,14 @@ impl ConfigArgs {
     /// # Errors
     /// Every broken rule at once.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
+        Ok(self.load_with_origins()?.config)
+    }
+
+    /// Reads all layers, and keeps which value is from which.
+    ///
+    /// # Errors
+    /// As [`ConfigArgs::load`].
+    pub fn load_with_origins(&self) -> Result<Loaded, ConfigErrors> {
         let mut overrides = self.options.clone();
         let mut set = |path: &str, value: &Option<String>| {
             if let Some(value) = value {
@@ -89,7 +100,7 @@ impl ConfigArgs {
         };
         set("postgres.url", &self.postgres_url);
         set("kafka.bootstrap_servers", &self.kafka);
-        Config::load(Sources::of_process(self.config.clone(), overrides)?)
+        Loaded::load(Sources::of_process(self.config.clone(), overrides)?)
     }
 
     /// The same for a command that never connects to Kafka, so that it need not be configured.
@@ -137,6 +148,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Dead(args) => dead::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),

@@ -9,6 +9,7 @@ use super::{
     PostgresConfig, PostgresUrl, RelayConfig, Sources,
     error::{ConfigError, ConfigErrors},
     names::Identifier,
+    origin::Origins,
     outboxes::{Database, Outboxes},
     properties,
     read::{Report, Section},
@@ -25,6 +26,14 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A hundred years, as humantime counts them; a longer retention is what "forever" is for.
 pub(super) const MAX_RETENTION: Duration = Duration::from_secs(100 * 31_557_600);
 
+/// A configuration that knows where its values come from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration itself.
+    pub config: Config,
+    pub(super) origins: Origins,
+}
+
 impl Config {
     /// Reads the defaults, the file, the environment and the overrides, the later ones stronger.
     ///
@@ -34,9 +43,22 @@ impl Config {
     pub fn load(
         sources: Sources<impl Iterator<Item = (String, String)>>,
     ) -> Result<Self, ConfigErrors> {
+        Ok(Loaded::load(sources)?.config)
+    }
+}
+
+impl Loaded {
+    /// As [`Config::load`].
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load(
+        sources: Sources<impl Iterator<Item = (String, String)>>,
+    ) -> Result<Self, ConfigErrors> {
         let Merged {
             figment,
             outbox_defaults,
+            mut origins,
             errors,
         } = sources::merge(sources)?;
         let mut report = Report::new(&figment, errors);
@@ -50,14 +72,19 @@ impl Config {
             &mut report,
         );
         ConfigErrors::check(report.errors)?;
-        config.ok_or_else(|| {
+        let config = config.ok_or_else(|| {
             // Not reached: whatever leaves a part out is in the report.
             ConfigError::Unreadable {
                 name: "configuration".to_owned(),
                 problem: "an option could not be read".to_owned(),
             }
-            .into()
-        })
+        })?;
+        for (name, outbox) in &config.outboxes {
+            if let Some(preset) = outbox.preset {
+                origins.note_preset(name, preset);
+            }
+        }
+        Ok(Self { config, origins })
     }
 }
 

@@ -19,6 +19,10 @@ impl Preset {
             Self::ActiveOutbox => include_str!("../../config/presets/active-outbox.toml"),
         }
     }
+
+    pub(super) fn options(self) -> BTreeMap<String, Tree> {
+        sources::outbox_of(self.text())
+    }
 }
 
 /// The options of an outbox above those of the preset that they name. Tables such as `columns` are merged
@@ -30,7 +34,7 @@ pub(super) fn layered(options: BTreeMap<String, Tree>) -> BTreeMap<String, Tree>
     let Some(preset) = preset else {
         return options;
     };
-    let mut layered = sources::outbox_of(preset.text());
+    let mut layered = preset.options();
     for (key, option) in options {
         match (layered.get_mut(&key), option) {
             (Some(Tree::Dict(_, below)), Tree::Dict(_, above)) => below.extend(above),

@@ -1,11 +1,12 @@
-//! The effective configuration as TOML, its secrets redacted.
+//! The effective configuration as TOML or setting by setting, its secrets redacted.
 
 use std::fmt::{Display, Write as _};
 
 use super::{
-    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, Mapping,
-    NamedTemplates, OutboxConfig, PayloadEncoding, PostgresConfig, Preset, RelayConfig, SentColumn,
-    SentValues, Templates,
+    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, Loaded, LogConfig, Mapping,
+    NamedTemplates, Origin, OutboxConfig, PayloadEncoding, PostgresConfig, Preset, RelayConfig,
+    SentColumn, SentValues, Templates,
+    read::join,
     values::{Listen, TopicNames, Value as _},
 };
 
@@ -13,6 +14,10 @@ impl Config {
     /// The effective configuration as TOML: every option, in the order of the embedded defaults.
     /// Passwords and other secrets are `<redacted>`.
     pub fn redacted_toml(&self) -> String {
+        self.page().toml(|_, _| None)
+    }
+
+    fn page(&self) -> Page {
         // Without `..`, here and below: a new option does not compile until it is printed.
         let Self {
             postgres,
@@ -27,19 +32,19 @@ impl Config {
         postgres.print(&mut page);
         kafka.print(&mut page);
         let AdminConfig { listen } = admin;
-        page.table("admin");
+        page.table(["admin"]);
         page.text("listen", Listen(*listen).show());
         relay.print(&mut page);
         let InboxConfig { retention, topics } = inbox;
-        page.table("inbox");
+        page.table(["inbox"]);
         page.text("retention", retention.show());
         page.text("topics", TopicNames(topics.clone()).show());
         let LogConfig { level, format } = log;
-        page.table("log");
+        page.table(["log"]);
         page.text("level", level.as_str());
         page.text("format", format.as_str());
         outboxes.values().for_each(|outbox| outbox.print(&mut page));
-        page.0
+        page
     }
 }
 
@@ -54,7 +59,7 @@ impl PostgresConfig {
             statement_timeout,
             lock_timeout,
         } = self;
-        page.table("postgres");
+        page.table(["postgres"]);
         page.text("url", url);
         page.text(
             "direct_url",
@@ -83,16 +88,16 @@ impl KafkaConfig {
             partitions,
             replication,
         } = create_topics;
-        page.table("kafka");
+        page.table(["kafka"]);
         page.text("bootstrap_servers", bootstrap_servers);
-        page.table("kafka.create_topics");
+        page.table(["kafka", "create_topics"]);
         page.plain("enabled", enabled);
         page.plain("partitions", partitions);
         page.plain("replication", replication);
-        page.table("kafka.properties");
+        page.table(["kafka", "properties"]);
         properties
             .redacted()
-            .for_each(|(name, value)| page.text(&quoted(name), value));
+            .for_each(|(name, value)| page.text(name, value));
     }
 }
 
@@ -103,7 +108,7 @@ impl RelayConfig {
             lease,
             stall_timeout,
         } = self;
-        page.table("relay");
+        page.table(["relay"]);
         page.text("shutdown_deadline", shutdown_deadline.show());
         page.text("lease", lease.show());
         page.text("stall_timeout", stall_timeout.show());
@@ -136,7 +141,7 @@ impl OutboxConfig {
             window_bytes,
             sweep_interval,
         } = self;
-        page.table(&format!("outbox.{name}"));
+        page.table(["outbox", name]);
         page.text("table", table);
         let Templates {
             topic,
@@ -177,13 +182,13 @@ impl OutboxConfig {
         };
         page.text("payload_encoding", encoding.as_str());
         page.text("trusted_triggers", triggers);
-        page.table(&format!("outbox.{name}.headers"));
+        page.table(["outbox", name, "headers"]);
         headers.print(page);
-        page.table(&format!("outbox.{name}.fields"));
+        page.table(["outbox", name, "fields"]);
         fields.print(page);
-        page.table(&format!("outbox.{name}.topics"));
+        page.table(["outbox", name, "topics"]);
         for (event_type, topic) in topics {
-            page.text(&quoted(event_type), topic);
+            page.text(event_type, topic);
         }
         if let Some(mapping) = mapping {
             mapping.print(name, page);
@@ -194,19 +199,19 @@ impl OutboxConfig {
 impl NamedTemplates {
     fn print(&self, page: &mut Page) {
         for (name, template) in self.iter() {
-            page.text(&quoted(name), template);
+            page.text(name, template);
         }
     }
 }
 
 impl Mapping {
     fn print(&self, outbox: &str, page: &mut Page) {
-        page.table(&format!("outbox.{outbox}.columns"));
+        page.table(["outbox", outbox, "columns"]);
         for (field, column) in self.columns.iter() {
             page.text(field.name(), column.as_str());
         }
         if let Some(SentColumn { column, values, at }) = &self.sent {
-            page.table(&format!("outbox.{outbox}.sent"));
+            page.table(["outbox", outbox, "sent"]);
             page.text("column", column.as_str());
             if let Some(SentValues { unsent, sent }) = values {
                 page.text("unsent", unsent);
@@ -219,22 +224,141 @@ impl Mapping {
     }
 }
 
-/// TOML as it grows. Writing to a `String` cannot fail, so the results are dropped.
+/// An option with its value and where that comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The names on the way to it, the last of them its own.
+    pub path: Vec<String>,
+    /// Its value, redacted if it may be a secret.
+    pub value: Shown,
+    /// Where the value comes from.
+    pub origin: Origin,
+}
+
+impl Setting {
+    /// Its dotted path, as messages and flags have it.
+    pub fn option(&self) -> String {
+        let path = self.path.iter();
+        path.fold(String::new(), |path, key| join(&path, key))
+    }
+}
+
+/// A value as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// Text.
+    Text(String),
+    /// A number or a truth value, as TOML and JSON have it.
+    Plain(String),
+}
+
+impl Loaded {
+    /// The effective configuration as TOML, with the origin of each value as comment.
+    pub fn annotated_toml(&self) -> String {
+        self.config
+            .page()
+            .toml(|table, key| Some(self.origins.of(table, key)))
+    }
+
+    /// Every option.
+    pub fn settings(&self) -> Vec<Setting> {
+        let tables = self.config.page().tables.into_iter();
+        let settings = tables.flat_map(|table| {
+            table.options.into_iter().map(move |(key, value)| {
+                let origin = self.origins.of(&table.path, &key);
+                let path = table.path.iter().cloned().chain([key]).collect();
+                Setting {
+                    path,
+                    value,
+                    origin,
+                }
+            })
+        });
+        settings.collect()
+    }
+}
+
+/// The tables in their order.
 #[derive(Default)]
-struct Page(String);
+struct Page {
+    tables: Vec<Table>,
+}
+
+struct Table {
+    path: Vec<String>,
+    options: Vec<(String, Shown)>,
+}
 
 impl Page {
-    fn table(&mut self, name: &str) {
-        let gap = if self.0.is_empty() { "" } else { "\n" };
-        let _ = writeln!(self.0, "{gap}[{name}]");
+    fn table<const N: usize>(&mut self, path: [&str; N]) {
+        self.tables.push(Table {
+            path: path.map(str::to_owned).to_vec(),
+            options: Vec::new(),
+        });
     }
 
     fn text(&mut self, key: &str, value: impl Display) {
-        let _ = writeln!(self.0, "{key} = {}", quoted(&value.to_string()));
+        self.option(key, Shown::Text(value.to_string()));
     }
 
     fn plain(&mut self, key: &str, value: impl Display) {
-        let _ = writeln!(self.0, "{key} = {value}");
+        self.option(key, Shown::Plain(value.to_string()));
+    }
+
+    fn option(&mut self, key: &str, value: Shown) {
+        if let Some(table) = self.tables.last_mut() {
+            table.options.push((key.to_owned(), value));
+        }
+    }
+
+    /// TOML with a comment behind each option for which there is one. Writing to a `String` cannot fail, so the
+    /// results are dropped.
+    fn toml(&self, comment: impl Fn(&[String], &str) -> Option<Origin>) -> String {
+        let mut toml = String::new();
+        for Table { path, options } in &self.tables {
+            let gap = if toml.is_empty() { "" } else { "\n" };
+            let path_keys: Vec<String> = path.iter().map(|key| bare_or_quoted(key)).collect();
+            let _ = writeln!(toml, "{gap}[{}]", path_keys.join("."));
+            let lines = options.iter().map(|(key, value)| {
+                let line = format!("{} = {}", bare_or_quoted(key), value.toml());
+                (line, comment(path, key))
+            });
+            let lines: Vec<(String, Option<Origin>)> = lines.collect();
+            let widths = lines.iter().map(|(line, _)| line.chars().count());
+            let column = widths.filter(|width| *width <= MAX_COLUMN).max();
+            for (line, origin) in lines {
+                let _ = match origin {
+                    Some(origin) => writeln!(
+                        toml,
+                        "{line:column$}  # {}",
+                        origin.to_string().escape_debug(),
+                        column = column.unwrap_or_default()
+                    ),
+                    None => writeln!(toml, "{line}"),
+                };
+            }
+        }
+        toml
+    }
+}
+
+/// Comments stand below each other unless an option is longer than this.
+const MAX_COLUMN: usize = 60;
+
+impl Shown {
+    fn toml(&self) -> String {
+        match self {
+            Self::Text(text) => quoted(text),
+            Self::Plain(plain) => plain.clone(),
+        }
+    }
+}
+
+fn bare_or_quoted(key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    match !key.is_empty() && key.bytes().all(is_bare) {
+        true => key.to_owned(),
+        false => quoted(key),
     }
 }
 

@@ -15,6 +15,7 @@ use figment::{
 
 use super::{
     error::{ConfigError, ConfigErrors},
+    origin::{Origin, Origins},
     properties,
     read::{join, kind, text_of},
 };
@@ -73,6 +74,7 @@ impl Sources {
 pub(super) struct Merged {
     pub(super) figment: Figment,
     pub(super) outbox_defaults: BTreeMap<String, Tree>,
+    pub(super) origins: Origins,
     /// What was wrong with a layer by itself.
     pub(super) errors: Vec<ConfigError>,
 }
@@ -89,7 +91,7 @@ pub(super) fn merge(
     let outbox_defaults = take_outbox(&mut defaults);
 
     let mut layers = vec![Layer {
-        origin: "the defaults".to_owned(),
+        origin: Origin::Default,
         tree: defaults,
     }];
     let mut errors = Vec::new();
@@ -100,19 +102,25 @@ pub(super) fn merge(
         layers.push(read_file(&path)?);
     }
     layers.extend(variables(&environment, &mut errors));
-    layers.extend(sources.overrides.into_iter().map(|(path, value)| {
-        Layer::of_setting("the command line".to_owned(), path.split('.'), value)
-    }));
+    layers.extend(
+        sources
+            .overrides
+            .into_iter()
+            .map(|(path, value)| Layer::of_setting(Origin::CommandLine, path.split('.'), value)),
+    );
+    let mut origins = Origins::default();
     let figment = layers
         .into_iter()
         .fold(Figment::new(), |figment, mut layer| {
             layer.check_tables(&mut errors);
             layer.flatten_properties(&mut errors);
+            origins.note(&layer.tree, &layer.origin);
             figment.merge(layer)
         });
     Ok(Merged {
         figment,
         outbox_defaults,
+        origins,
         errors,
     })
 }
@@ -132,13 +140,13 @@ fn take_outbox(file: &mut Dict) -> BTreeMap<String, Tree> {
 
 /// One source of values. The name of its metadata is what a message says after "from".
 struct Layer {
-    origin: String,
+    origin: Origin,
     tree: Dict,
 }
 
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
-        Metadata::named(self.origin.clone())
+        Metadata::named(self.origin.to_string())
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
@@ -148,7 +156,7 @@ impl Provider for Layer {
 
 impl Layer {
     /// A single value, kept as text: figment's own provider reads `0123` as a number.
-    fn of_setting<'p>(origin: String, path: impl Iterator<Item = &'p str>, value: String) -> Self {
+    fn of_setting<'p>(origin: Origin, path: impl Iterator<Item = &'p str>, value: String) -> Self {
         let path: Vec<&str> = path.collect();
         // Below [kafka.properties] all the rest is one name.
         let depth = if path.starts_with(&["kafka", "properties"]) {
@@ -169,7 +177,7 @@ impl Layer {
 
     /// Takes out single values that stand where a table belongs, before they replace it.
     fn check_tables(&mut self, errors: &mut Vec<ConfigError>) {
-        let origin = self.origin.clone();
+        let origin = self.origin.to_string();
         let mut expect = |path: &str, tree: &mut Dict, key: &str| match tree.get(key) {
             Some(Tree::Dict(..)) | None => {}
             Some(value) => {
@@ -227,17 +235,19 @@ fn variables(environment: &BTreeMap<String, String>, errors: &mut Vec<ConfigErro
             });
             continue;
         }
-        let value = if file {
-            read_secret(variable, value, errors)
-        } else {
-            Some(value.clone())
+        let (value, origin) = match file {
+            true => (
+                read_secret(variable, value, errors),
+                Origin::VariableFile {
+                    variable: variable.clone(),
+                    file: value.clone(),
+                },
+            ),
+            false => (Some(value.clone()), Origin::Variable(variable.clone())),
         };
         if let Some(value) = value {
-            layers.push(Layer::of_setting(
-                variable.clone(),
-                path.iter().map(String::as_str),
-                value,
-            ));
+            let path = path.iter().map(String::as_str);
+            layers.push(Layer::of_setting(origin, path, value));
         }
     }
     layers
@@ -300,7 +310,7 @@ fn read_file(path: &Path) -> Result<Layer, ConfigErrors> {
         .map_err(|error| unreadable(&name, format!("reading the configuration: {error}")))?;
     Ok(Layer {
         tree: parse(&name, &text)?,
-        origin: name,
+        origin: Origin::File(name),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the configuration: each rule with its message, the layers, the secrets, the reference.
 
 mod layers;
+mod origins;
 mod presets;
 mod reference;
 mod rules;
