@@ -1,7 +1,7 @@
 //! Every SQL statement, and the connections they run on.
 
 pub mod bench;
-mod catalogue;
+pub mod catalogue;
 mod connect;
 pub mod copies;
 pub mod dead_letters;

@@ -2,11 +2,14 @@
 //! at start with its own message, and turns it into the table's [`Shape`].
 
 mod obstacles;
+mod own;
 mod plan;
 mod sent;
 mod table;
 mod trial;
 mod types;
+
+use std::fmt;
 
 use crate::config::{Field, Mapping, OnSent, OutboxConfig, PayloadEncoding, Retention, TableName};
 
@@ -14,6 +17,7 @@ use super::outbox::{Column as Selected, Length, PayloadForm, RowForm, Shape};
 use super::sequence::Sequence;
 use super::{DbError, Session};
 
+use obstacles::Usage;
 use sent::Sending;
 use table::{Column, Table};
 use types::Type;
@@ -69,17 +73,39 @@ pub async fn shape(
     config: &OutboxConfig,
     mapping: &Mapping,
 ) -> Result<Shape, DbError> {
-    let name = &config.table;
-    let Some(table) = Table::read(session, name).await? else {
-        return Err(DbError::Schema(format!("table {name}: does not exist")));
-    };
-    if let Err(kind) = table.is_table() {
-        return Err(DbError::Schema(format!(
-            "table {name}: is {kind}, must be a table"
-        )));
+    let (shape, mistakes) = examine(session, config, mapping).await?;
+    match shape {
+        Some(shape) if mistakes.0.is_empty() => Ok(shape),
+        _ => Err(mistakes.of(&config.table)),
     }
-    let asked = Asked::of(config, mapping);
+}
+
+/// Everything about the configured table that stands in a relay's way, one by one.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn mistakes(
+    session: &mut Session,
+    config: &OutboxConfig,
+) -> Result<Vec<Mistake>, DbError> {
+    let mistakes = match &config.mapping {
+        Some(mapping) => examine(session, config, mapping).await?.1,
+        None => own::examine(session, config).await?,
+    };
+    Ok(mistakes.0)
+}
+
+async fn examine(
+    session: &mut Session,
+    config: &OutboxConfig,
+    mapping: &Mapping,
+) -> Result<(Option<Shape>, Mistakes), DbError> {
+    let name = &config.table;
     let mut mistakes = Mistakes::default();
+    let Some(table) = mistakes.table(session, name).await? else {
+        return Ok((None, mistakes));
+    };
+    let asked = Asked::of(config, mapping);
     let comparison = Comparison {
         asked: &asked,
         table: &table,
@@ -88,25 +114,17 @@ pub async fn shape(
     if let Some(shape) = &mut shape {
         add_other_columns(shape, &table, config, &mut mistakes);
     }
+    let usage = asked.usage();
     let id = mapping.columns.id.as_str();
-    let sequence = match table.column(id) {
-        Some(_) => mistakes.take(Sequence::look_up(session, name, id).await?),
-        None => None,
-    };
-    let sequence = sequence.map(|sequence| sequence.oid());
-    mistakes.extend(obstacles::find(session, &table, sequence, &asked).await?);
-    match shape {
+    mistakes
+        .obstacles(session, &table, table.column(id), &usage)
+        .await?;
+    if let Some(shape) = shape.as_ref().filter(|_| mistakes.0.is_empty()) {
         // The rest asks the server to try what the shape says, which one without mistakes can be.
-        Some(shape) if mistakes.0.is_empty() => {
-            mistakes.extend(trial::refusals(session, &table, &asked).await?);
-            mistakes.extend(plan::missing_indexes(session, &shape, &asked).await?);
-            match mistakes.0.is_empty() {
-                true => Ok(shape),
-                false => Err(mistakes.of(name)),
-            }
-        }
-        _ => Err(mistakes.of(name)),
+        mistakes.extend(trial::refusals(session, &table, &asked).await?);
+        mistakes.extend(plan::missing_indexes(session, shape, &asked).await?);
     }
+    Ok((shape, mistakes))
 }
 
 /// What an outbox's options ask of a table.
@@ -128,11 +146,17 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The columns that the statements read.
-    fn read_columns(&self) -> Vec<String> {
+    /// What the statements do to the table.
+    fn usage(&self) -> Usage {
         let mapped = self.mapping.columns.iter().map(|(_, column)| column);
-        let columns = mapped.chain(self.mapping.marked_columns());
-        columns.map(|name| name.as_str().to_owned()).collect()
+        let reads = mapped.chain(self.mapping.marked_columns());
+        Usage {
+            reads: reads.map(|name| name.as_str().to_owned()).collect(),
+            marks: self.marked_columns(),
+            deletes: self.deletes,
+            expires: self.expires,
+            trusted_triggers: Some(self.mapping.trusted_triggers.clone()),
+        }
     }
 
     /// The columns that a mark sets.
@@ -142,26 +166,118 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What is wrong, each in one sentence about the table.
-#[derive(Debug, Default)]
-struct Mistakes(Vec<String>);
+/// What a mistake is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aspect {
+    /// The table itself.
+    Table,
+    Columns,
+    /// Where ids come from.
+    Ids,
+    Privileges,
+    /// Policies that hide rows.
+    Policies,
+    /// Triggers and rules.
+    Triggers,
+    /// Logical replication.
+    Publications,
+    Constraints,
+    Indexes,
+}
 
-impl Mistakes {
-    fn add(&mut self, mistake: String) {
-        self.0.push(mistake);
+/// Something about a table that stands in a relay's way. `Display` is a sentence about the table.
+#[derive(Debug)]
+pub struct Mistake {
+    pub about: Aspect,
+    pub problem: String,
+    /// Where it is not said by the problem.
+    pub remedy: Option<String>,
+}
+
+impl Mistake {
+    fn new(about: Aspect, problem: impl Into<String>) -> Mistake {
+        Mistake {
+            about,
+            problem: problem.into(),
+            remedy: None,
+        }
     }
 
-    /// The value, or nothing and its mistake noted.
+    fn mended_by(self, remedy: impl Into<String>) -> Mistake {
+        Mistake {
+            remedy: Some(remedy.into()),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, ": {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that is wrong.
+#[derive(Debug, Default)]
+struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    /// A mistake about columns.
+    fn add(&mut self, mistake: String) {
+        self.0.push(Mistake::new(Aspect::Columns, mistake));
+    }
+
+    /// The value, or nothing and its mistake about columns noted.
     fn take<T>(&mut self, result: Result<T, String>) -> Option<T> {
         result.map_err(|mistake| self.add(mistake)).ok()
     }
 
-    fn extend(&mut self, mistakes: Vec<String>) {
+    fn extend(&mut self, mistakes: Vec<Mistake>) {
         self.0.extend(mistakes);
     }
 
+    /// The table, if there is one of this name.
+    async fn table(
+        &mut self,
+        session: &mut Session,
+        name: &TableName,
+    ) -> Result<Option<Table>, DbError> {
+        let table = Table::read(session, name).await?;
+        let problem = match table.as_ref().map(Table::is_table) {
+            Some(Ok(())) => return Ok(table),
+            Some(Err(kind)) => format!("is {kind}, must be a table"),
+            None => "does not exist".to_owned(),
+        };
+        self.0.push(Mistake::new(Aspect::Table, problem));
+        Ok(None)
+    }
+
+    /// Where the ids come from, and what keeps the role from the rows.
+    async fn obstacles(
+        &mut self,
+        session: &mut Session,
+        table: &Table,
+        id: Option<&Column>,
+        usage: &Usage,
+    ) -> Result<(), DbError> {
+        let mut sequence = None;
+        if let Some(id) = id {
+            match Sequence::look_up(session, &table.name, &id.name).await? {
+                Ok(found) => sequence = Some(found.oid()),
+                Err(problem) => self.0.push(Mistake::new(Aspect::Ids, problem)),
+            }
+        }
+        self.extend(obstacles::find(session, table, sequence, usage).await?);
+        Ok(())
+    }
+
     fn of(self, table: &TableName) -> DbError {
-        DbError::Schema(format!("table {table}: {}", self.0.join("; ")))
+        let mistakes: Vec<String> = self.0.iter().map(Mistake::to_string).collect();
+        DbError::Schema(format!("table {table}: {}", mistakes.join("; ")))
     }
 }
 

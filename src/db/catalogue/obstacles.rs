@@ -6,9 +6,24 @@ use sqlx::postgres::types::Oid;
 use sqlx::query::Query;
 use sqlx::{Executor, Postgres, Row};
 
-use super::Asked;
 use super::table::Table;
+use super::{Aspect, Mistake};
 use crate::db::{DbError, Session};
+
+/// What the statements of a relay do to a table.
+#[derive(Debug)]
+pub struct Usage {
+    /// The columns that they read.
+    pub reads: Vec<String>,
+    /// The columns that a mark sets.
+    pub marks: Vec<String>,
+    /// Sent rows are deleted rather than marked.
+    pub deletes: bool,
+    /// Marked rows are deleted after a while.
+    pub expires: bool,
+    /// Triggers that may run before a mark; nothing: they cannot be configured.
+    pub trusted_triggers: Option<Vec<String>>,
+}
 
 /// Row triggers that run before the mark, and rules: both can refuse or change it. A trigger of a partition
 /// counts, a partition's copy of its parent's does not.
@@ -86,42 +101,49 @@ pub async fn find(
     session: &mut Session,
     table: &Table,
     sequence: Option<Oid>,
-    asked: &Asked<'_>,
-) -> Result<Vec<String>, DbError> {
-    let verb = if asked.deletes { "DELETE" } else { "UPDATE" };
+    usage: &Usage,
+) -> Result<Vec<Mistake>, DbError> {
+    let verb = if usage.deletes { "DELETE" } else { "UPDATE" };
     let mut obstacles = Vec::new();
-    let query = question(session, PRIVILEGES, table, asked)
-        .bind(asked.marked_columns())
-        .bind(asked.read_columns())
-        .bind(asked.deletes || asked.expires)
+    let query = question(session, PRIVILEGES, table, usage)
+        .bind(usage.marks.clone())
+        .bind(usage.reads.clone())
+        .bind(usage.deletes || usage.expires)
         .bind(sequence);
     for [role, needed] in answers(session, table, query).await? {
-        obstacles.push(format!("role {role:?} needs the privilege {needed}"));
+        let problem = format!("role {role:?} needs the privilege {needed}");
+        obstacles.push(Mistake::new(Aspect::Privileges, problem));
     }
-    let query = question(session, POLICIES, table, asked);
+    let query = question(session, POLICIES, table, usage);
     for [role] in answers(session, table, query).await? {
-        obstacles.push(format!(
-            "row level security may hide rows from role {role:?}: give it BYPASSRLS, or policies using (true)"
-        ));
+        let problem = format!("row level security may hide rows from role {role:?}");
+        let remedy = "give it BYPASSRLS, or policies using (true)";
+        obstacles.push(Mistake::new(Aspect::Policies, problem).mended_by(remedy));
     }
-    let query = question(session, TRIGGERS, table, asked)
-        .bind(asked.marked_columns())
-        .bind(asked.mapping.trusted_triggers.clone());
+    let query = question(session, TRIGGERS, table, usage)
+        .bind(usage.marks.clone())
+        .bind(usage.trusted_triggers.clone().unwrap_or_default());
     for [kind, name] in answers(session, table, query).await? {
-        obstacles.push(match kind.as_str() {
-            "trigger" => format!(
-                "trigger {name:?} runs before each {verb} and can refuse or change it: drop it, or name it in \
-                 trusted_triggers if it does neither"
+        let (problem, remedy) = match kind.as_str() {
+            "trigger" => (
+                format!("trigger {name:?} runs before each {verb} and can refuse or change it"),
+                match usage.trusted_triggers {
+                    Some(_) => "drop it, or name it in trusted_triggers if it does neither",
+                    None => "drop it",
+                },
             ),
-            _ => format!("rule {name:?} rewrites each {verb}: drop it"),
-        });
+            _ => (format!("rule {name:?} rewrites each {verb}"), "drop it"),
+        };
+        obstacles.push(Mistake::new(Aspect::Triggers, problem).mended_by(remedy));
     }
-    let query = question(session, PUBLICATIONS, table, asked);
+    let query = question(session, PUBLICATIONS, table, usage);
     for [name] in answers(session, table, query).await? {
-        obstacles.push(format!(
-            "publication {name:?} publishes each {verb}, which Postgres refuses without a replica identity: give \
-             the table a primary key or a replica identity, or take it out of the publication"
-        ));
+        let problem = format!(
+            "publication {name:?} publishes each {verb}, which Postgres refuses without a replica identity"
+        );
+        let remedy =
+            "give the table a primary key or a replica identity, or take it out of the publication";
+        obstacles.push(Mistake::new(Aspect::Publications, problem).mended_by(remedy));
     }
     Ok(obstacles)
 }
@@ -129,9 +151,9 @@ pub async fn find(
 type Question = Query<'static, Postgres, PgArguments>;
 
 /// One of the statements above, for this table and what is done to its sent rows.
-fn question(session: &Session, sql: &'static str, table: &Table, asked: &Asked<'_>) -> Question {
+fn question(session: &Session, sql: &'static str, table: &Table, usage: &Usage) -> Question {
     let query = session.query(&sql.into());
-    query.bind(table.oid).bind(asked.deletes)
+    query.bind(table.oid).bind(usage.deletes)
 }
 
 /// The texts of each row.

@@ -3,7 +3,7 @@
 
 use sqlx::{Executor, Row};
 
-use super::Asked;
+use super::{Asked, Aspect, Mistake};
 use crate::db::outbox::Shape;
 use crate::db::{DbError, Session};
 
@@ -15,7 +15,7 @@ pub async fn missing_indexes(
     session: &mut Session,
     shape: &Shape,
     asked: &Asked<'_>,
-) -> Result<Vec<String>, DbError> {
+) -> Result<Vec<Mistake>, DbError> {
     let mut missing = Vec::new();
     let unsent = shape.unsent.as_deref();
     if !is_ordered(session, shape, unsent).await? {
@@ -57,15 +57,15 @@ async fn is_ordered(
     Ok(true)
 }
 
-fn advice(shape: &Shape, condition: Option<&str>, whose: &str) -> String {
+fn advice(shape: &Shape, condition: Option<&str>, whose: &str) -> Mistake {
     // The expressions name the table's alias, which an index has not.
     let bare = |sql: &str| sql.replace("e.\"", "\"");
     let partial = condition.map_or(String::new(), |condition| {
         format!(" where {}", bare(condition))
     });
     let (column, id) = (&shape.id_column, bare(&shape.id));
-    format!(
-        "no index gives the {whose} in the order of column {column:?} (columns.id): create index on {} ({id}){partial}",
-        shape.table
-    )
+    let problem =
+        format!("no index gives the {whose} in the order of column {column:?} (columns.id)");
+    let remedy = format!("create index on {} ({id}){partial}", shape.table);
+    Mistake::new(Aspect::Indexes, problem).mended_by(remedy)
 }

@@ -3,9 +3,9 @@
 
 use sqlx::{Executor, Row};
 
-use super::Asked;
 use super::sent::{marked_value, now};
 use super::table::{Column, Table};
+use super::{Asked, Aspect, Mistake};
 use crate::db::{DbError, Session};
 
 /// The constraints on no other columns than these. Whatever else a constraint looks at, a mark does not change.
@@ -24,7 +24,7 @@ pub async fn refusals(
     session: &mut Session,
     table: &Table,
     asked: &Asked<'_>,
-) -> Result<Vec<String>, DbError> {
+) -> Result<Vec<Mistake>, DbError> {
     let Some(sent) = asked.mapping.sent.as_ref().filter(|_| !asked.deletes) else {
         return Ok(Vec::new());
     };
@@ -58,9 +58,10 @@ pub async fn refusals(
         let holds: bool = row.and_then(|row| row.try_get(0)).map_err(action())?;
         if !holds {
             let (column, value) = (&status.name, marked_value(status, values));
-            refusals.push(format!(
+            let problem = format!(
                 "constraint {name:?} refuses what marks a row: column {column:?} (sent.column) set to {value}"
-            ));
+            );
+            refusals.push(Mistake::new(Aspect::Constraints, problem));
         }
     }
     if let Some(values) = values {
@@ -68,9 +69,9 @@ pub async fn refusals(
             let longest = status.longest.unwrap_or(usize::MAX);
             if value.chars().count() > longest {
                 let (name, kind) = (&status.name, &status.type_name);
-                refusals.push(format!(
-                    "column {name:?} (sent.column) is {kind}, too short for {value:?}"
-                ));
+                let problem =
+                    format!("column {name:?} (sent.column) is {kind}, too short for {value:?}");
+                refusals.push(Mistake::new(Aspect::Columns, problem));
             }
         }
     }
