@@ -28,6 +28,8 @@ pub enum Role {
     Gauge,
     /// Does what somebody asked for on the command line.
     Command,
+    /// Looks whether everything is as it must be, in transactions that can write nothing.
+    Check,
 }
 
 impl Role {
@@ -40,6 +42,7 @@ impl Role {
             Role::Parker => "parker",
             Role::Gauge => "gauge",
             Role::Command => "command",
+            Role::Check => "check",
         }
     }
 
@@ -48,6 +51,12 @@ impl Role {
     /// would stall the lane.
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
+            Role::Check => &[
+                ("transaction_read_only", "on"),
+                ("enable_seqscan", "off"),
+                ("enable_bitmapscan", "off"),
+                ("enable_sort", "off"),
+            ],
             Role::Reader | Role::Gauge | Role::Command => &[
                 ("enable_seqscan", "off"),
                 ("enable_bitmapscan", "off"),
@@ -113,6 +122,8 @@ impl Database {
     /// # Errors
     /// The last server's, if none can be used. Cancel-safe: a connection in the making is closed.
     pub async fn connect(&self, outbox: &str, role: Role) -> Result<Session, DbError> {
+        // A check must leave nothing behind, not even behind a pooler that nobody has told of.
+        let in_transactions = self.pooled || role == Role::Check;
         let settings: String = [
             ("default_transaction_isolation", "read committed"),
             ("jit", "off"),
@@ -131,7 +142,7 @@ impl Database {
                 self.statement_timeout.as_millis().to_string(),
             ),
         ])
-        .map(|(name, value)| match self.pooled {
+        .map(|(name, value)| match in_transactions {
             true => format!("set local {name} = '{value}'; "),
             false => format!("set {name} = '{value}'; "),
         })
@@ -139,7 +150,7 @@ impl Database {
         let mut connection = self
             .first_primary(&self.hosts, &format!("outboxd {outbox} {}", role.name()))
             .await?;
-        if self.pooled {
+        if in_transactions {
             let preamble = format!(
                 "begin isolation level read committed; {settings}\
                  select extract(epoch from backend_start)::float8, extract(epoch from clock_timestamp())::float8 \
@@ -158,6 +169,32 @@ impl Database {
             connection,
             preamble: None,
         })
+    }
+
+    /// Whether one server process answers two connections that are open at once: then something in between lends
+    /// processes out, as PgBouncer does in transaction mode. `false` proves little while that is busy.
+    ///
+    /// # Errors
+    /// As [`Database::connect`].
+    pub async fn shares_processes(&self) -> Result<bool, DbError> {
+        let mut processes = Vec::new();
+        // Both stay open until both have answered.
+        let mut connections = Vec::new();
+        for _ in 0..2 {
+            let mut connection = self.connect_direct("check").await?;
+            let query = sqlx::raw_sql("select pg_backend_pid()::text");
+            let row = (&mut connection).fetch_one(query).await;
+            let process = row.and_then(|row| {
+                let process = row.try_get_raw(0)?;
+                process
+                    .as_str()
+                    .map(str::to_owned)
+                    .map_err(sqlx::Error::Decode)
+            });
+            processes.push(process.map_err(DbError::query("asking for the server process"))?);
+            connections.push(connection);
+        }
+        Ok(processes[0] == processes[1])
     }
 
     /// A plain connection past the pooler, for what needs a session: migrations and LISTEN.
@@ -278,6 +315,21 @@ pub struct Session {
 }
 
 impl Session {
+    /// Does `work` as one group of statements, whatever comes of it.
+    ///
+    /// # Errors
+    /// The work's, or as [`Session::begin`].
+    pub async fn group<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        self.begin().await?;
+        let done = work(self).await;
+        // After an error this rolls back.
+        self.commit().await?;
+        done
+    }
+
     /// Starts a group of statements. Behind a pooler it says which server process answers.
     ///
     /// # Errors

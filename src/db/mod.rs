@@ -5,6 +5,7 @@ pub mod catalogue;
 mod connect;
 pub mod copies;
 pub mod dead_letters;
+pub mod facts;
 pub mod lease;
 pub mod migrate;
 pub mod outbox;

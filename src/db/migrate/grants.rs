@@ -20,6 +20,15 @@ pub struct Roles {
     pub maintenance: Option<String>,
 }
 
+/// The relay's own tables, and what it does to them.
+pub const RELAY_TABLES: [(&str, &str); 5] = [
+    ("outboxd_migrations", "select"),
+    ("outboxd_leases", "select, insert, update"),
+    ("outboxd_parked", "select, insert, update, delete"),
+    ("outboxd_pauses", "select, insert, delete"),
+    ("outboxd_decisions", "select, insert"),
+];
+
 /// What the roles are granted rights on.
 pub(super) struct Grants<'a> {
     /// Where outboxd's own tables are.
@@ -65,17 +74,9 @@ impl Grants<'_> {
         for schema in &self.schemas {
             let _ = writeln!(sql, "grant usage on schema \"{schema}\" to {role};");
         }
-        let _ = writeln!(
-            sql,
-            "grant select on \"{schema}\".outboxd_migrations to {role};"
-        );
-        let _ = writeln!(
-            sql,
-            "grant select, insert, update on \"{schema}\".outboxd_leases to {role};\n\
-             grant select, insert, update, delete on \"{schema}\".outboxd_parked to {role};\n\
-             grant select, insert, delete on \"{schema}\".outboxd_pauses to {role};\n\
-             grant select, insert on \"{schema}\".outboxd_decisions to {role};"
-        );
+        for (table, privileges) in RELAY_TABLES {
+            let _ = writeln!(sql, "grant {privileges} on \"{schema}\".{table} to {role};");
+        }
         for TableName { schema, name } in self.own_tables() {
             let _ = writeln!(
                 sql,

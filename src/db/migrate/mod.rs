@@ -20,7 +20,7 @@ use crate::config::Config;
 use grants::Grants;
 use steps::{INBOX, INBOX_NAME, Migration, NOTIFY, OUTBOX, RELAY, component_name, for_table};
 
-pub use grants::Roles;
+pub use grants::{RELAY_TABLES, Roles};
 pub use planned::{ForeignTable, PlannedOutbox};
 pub use verify::{verify, verify_inbox};
 
