@@ -3,6 +3,8 @@
 
 #[cfg(feature = "relay")]
 mod client;
+#[cfg(feature = "relay")]
+mod describe;
 mod log;
 #[cfg(feature = "relay")]
 mod polled;
@@ -16,6 +18,8 @@ mod topics;
 
 #[cfg(feature = "relay")]
 pub use client::{ClusterHealth, KafkaClient};
+#[cfg(feature = "relay")]
+pub use describe::{Cluster, Describer, TopicConfig, TopicFacts};
 pub(crate) use log::forward_log;
 #[cfg(feature = "relay")]
 pub use producer::{Producer, ProducerSizes, Report, Reports, SendError, Sharing};
@@ -36,6 +40,8 @@ pub enum KafkaSetupError {
         #[source]
         source: rdkafka::error::KafkaError,
     },
+    #[error("{reason}")]
+    Unreachable { reason: String },
     #[error("creating topic \"{topic}\": {reason}")]
     CreateTopic { topic: String, reason: String },
     #[error("asking how long topics keep their records ({topics}): {reason}")]

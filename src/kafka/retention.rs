@@ -61,7 +61,7 @@ pub async fn topic_retention<C: ClientContext>(
         .collect()
 }
 
-fn read(resource: &ConfigResource) -> Option<TopicRetention> {
+pub(super) fn read(resource: &ConfigResource) -> Option<TopicRetention> {
     let value = |name| resource.get(name)?.value.as_deref();
     retention(value("retention.ms")?, value("cleanup.policy"))
 }
