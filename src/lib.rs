@@ -39,7 +39,8 @@
 //! | `relay` (default) | everything else, and the program |
 //! | `demo` (default) | `outboxd demo` and the local Postgres of the tests |
 //!
-//! Reading order: `event`, `envelope`, `relay`, [`inbox`], `kafka`, `db`, `admin`, `config`, `app`.
+//! Reading order: `event`, `envelope`, `relay`, [`inbox`], `kafka`, `db`, `admin`, `config`, `app`,
+//! `check`.
 
 #[cfg(feature = "relay")]
 pub mod event;
@@ -68,6 +69,8 @@ pub mod admin;
 pub mod app;
 #[cfg(feature = "relay")]
 pub mod bench;
+#[cfg(feature = "relay")]
+pub mod check;
 #[cfg(feature = "relay")]
 pub mod cli;
 #[cfg(feature = "relay")]

@@ -14,6 +14,8 @@ pub enum Exit {
     Failure,
     /// Something is left: a window that did not settle, or rows that were not published.
     Unsettled,
+    /// Something could be better, and works.
+    Warnings,
     Config,
 }
 
@@ -23,9 +25,10 @@ Exit status:
   0    done; for `run`: stopped, and nothing will be published twice
   1    failed
   2    wrong arguments
+  3    for `check --connect`: warnings, and no error
   75   stopped before everything was settled; for `run`: some events may be published again; for
        `replay`: rows remain
-  78   the configuration or the database's schema does not fit
+  78   the configuration or the database's schema does not fit; for `check --connect`: errors
   130  ended at once by a second signal";
 
 impl Exit {
@@ -48,6 +51,7 @@ impl From<Exit> for ExitCode {
         ExitCode::from(match exit {
             Exit::Success => 0,
             Exit::Failure => 1,
+            Exit::Warnings => 3,
             Exit::Unsettled => 75,
             Exit::Config => 78,
         })

@@ -16,7 +16,7 @@ mod outbound;
 mod park;
 mod postgres;
 pub mod replay;
-mod router;
+pub(crate) mod router;
 mod source;
 pub mod status;
 mod topics;

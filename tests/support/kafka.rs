@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use outboxd::local::{Sandbox, free_port, last_lines};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::Metadata;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::java::{self, Java};
@@ -49,6 +50,9 @@ pub struct LocalKafka {
     sandbox: Sandbox,
     java: Java,
     port: u16,
+    /// The number in its cluster; the first is the controller, too.
+    node: usize,
+    controller: u16,
 }
 
 impl LocalKafka {
@@ -58,6 +62,27 @@ impl LocalKafka {
     /// A killed broker is let in again when its old session has expired: after 3 s here, instead of
     /// Kafka's 9, at the risk that a machine which stalls for longer fences it.
     pub async fn start(properties: &[(&str, &str)]) -> Result<Self> {
+        let controller = free_port().context("finding a port for a local Kafka")?;
+        Self::start_node(1, controller, properties).await
+    }
+
+    /// Starts a cluster of so many brokers, and waits until all of them belong to it.
+    pub async fn start_cluster(brokers: usize) -> Result<Vec<Self>> {
+        let controller = free_port().context("finding a port for a local Kafka")?;
+        let patient = [("broker.session.timeout.ms", "30000")];
+        let nodes = (1..=brokers).map(|node| Self::start_node(node, controller, &patient));
+        let cluster = futures_util::future::try_join_all(nodes).await?;
+        let deadline = Instant::now() + START_PATIENCE;
+        while known_brokers(cluster[0].bootstrap()).await < brokers {
+            ensure!(
+                Instant::now() < deadline,
+                "not all brokers joined in {START_PATIENCE:?}"
+            );
+        }
+        Ok(cluster)
+    }
+
+    async fn start_node(node: usize, controller: u16, properties: &[(&str, &str)]) -> Result<Self> {
         let mut broker = Self {
             java: Java::of(&format!("kafka-{KAFKA_VERSION}"), "kafka-pom.xml")
                 .await
@@ -65,6 +90,8 @@ impl LocalKafka {
             sandbox: Sandbox::create("kafka", None, Signal::KILL)
                 .context("making a directory for a local Kafka")?,
             port: free_port().context("finding a port for a local Kafka")?,
+            node,
+            controller,
         };
         broker
             .configure(properties)
@@ -118,7 +145,7 @@ impl LocalKafka {
             self.sandbox.run(command, LOG).context("starting Kafka")?;
         }
         let deadline = Instant::now() + START_PATIENCE;
-        while !answers(self.bootstrap()).await {
+        while known_brokers(self.bootstrap()).await == 0 {
             if let Some(status) = self.sandbox.exit_status() {
                 bail!("Kafka ended with {status} while starting:\n{}", self.log());
             }
@@ -132,23 +159,54 @@ impl LocalKafka {
         Ok(())
     }
 
+    /// Waits until this broker of a cluster has heard of a topic that was made through another.
+    pub async fn knows(&self, topic: &str) {
+        let (bootstrap, topic) = (self.bootstrap(), topic.to_owned());
+        let asked = tokio::task::spawn_blocking(move || {
+            let deadline = Instant::now() + START_PATIENCE;
+            let topic = Some(topic.as_str());
+            // Each client is new, and has no other broker to ask yet.
+            while !metadata(&bootstrap, topic).is_some_and(|metadata| {
+                let mut topics = metadata.topics().iter();
+                topics.all(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+            }) {
+                assert!(
+                    Instant::now() < deadline,
+                    "no broker at {bootstrap} knows {topic:?}"
+                );
+            }
+        });
+        asked.await.expect("the broker knows the topic");
+    }
+
     /// The last lines of the broker's log.
     pub fn log(&self) -> String {
         last_lines(&self.sandbox.directory().join(LOG), 20)
     }
 
     fn configure(&self, properties: &[(&str, &str)]) -> Result<()> {
-        let port = self.port;
-        let controller = free_port()?;
+        let Self {
+            port,
+            node,
+            controller,
+            ..
+        } = self;
+        let (roles, listen) = match node {
+            1 => (
+                "broker,controller",
+                format!(",CONTROLLER://127.0.0.1:{controller}"),
+            ),
+            _ => ("broker", String::new()),
+        };
         let data = self.sandbox.directory().join("data");
         let mut text = format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
+            "process.roles={roles}\n\
+             node.id={node}\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=BROKER\n\
              listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-             listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             listeners=BROKER://127.0.0.1:{port}{listen}\n\
              advertised.listeners=BROKER://127.0.0.1:{port}\n\
              broker.heartbeat.interval.ms=500\n\
              broker.session.timeout.ms=3000\n\
@@ -181,21 +239,25 @@ impl LocalKafka {
     }
 }
 
-/// Whether a broker that is open for clients answers a metadata request within a moment.
-async fn answers(bootstrap: String) -> bool {
+/// How many brokers one that is open for clients knows of; none if it does not answer within a moment.
+async fn known_brokers(bootstrap: String) -> usize {
     tokio::task::spawn_blocking(move || {
-        let client: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
-            .set("reconnect.backoff.ms", "20")
-            .set("reconnect.backoff.max.ms", "100")
-            .create()
-            .expect("a client");
-        client
-            .fetch_metadata(None, Duration::from_millis(500))
-            .is_ok_and(|metadata| !metadata.brokers().is_empty())
+        metadata(&bootstrap, None).map_or(0, |metadata| metadata.brokers().len())
     })
     .await
     .expect("asking for metadata does not panic")
+}
+
+/// What a new client is told.
+fn metadata(bootstrap: &str, topic: Option<&str>) -> Option<Metadata> {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("reconnect.backoff.ms", "20")
+        .set("reconnect.backoff.max.ms", "100")
+        .create()
+        .expect("a client");
+    let moment = Duration::from_millis(500);
+    client.fetch_metadata(topic, moment).ok()
 }
 
 #[cfg(test)]

@@ -45,7 +45,12 @@ impl PgBouncer {
     ///
     /// With one line that says what to install, if there is no PgBouncer to be had.
     pub async fn start(server_port: u16) -> Self {
-        match Self::try_start(server_port).await {
+        Self::start_with(server_port, "").await
+    }
+
+    /// As [`start`](Self::start), with these lines more in its configuration.
+    pub async fn start_with(server_port: u16, settings: &str) -> Self {
+        match Self::try_start(server_port, settings).await {
             Ok(bouncer) => bouncer,
             Err(error) => panic!("{error:#}"),
         }
@@ -56,7 +61,7 @@ impl PgBouncer {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    async fn try_start(server_port: u16) -> Result<Self> {
+    async fn try_start(server_port: u16, settings: &str) -> Result<Self> {
         let installation = Installation::find().await?;
         let port = free_port()?;
         let mut sandbox = Sandbox::create("pgbouncer", Account::unprivileged()?, Signal::QUIT)
@@ -71,7 +76,8 @@ impl PgBouncer {
              auth_type = any\n\
              pool_mode = transaction\n\
              default_pool_size = {POOL_SIZE}\n\
-             max_client_conn = 500\n"
+             max_client_conn = 500\n\
+             {settings}\n"
         );
         sandbox.write(CONFIGURATION, &configuration)?;
         let mut command = sandbox.command(&installation.program);

@@ -51,6 +51,12 @@ pub async fn kafka() -> &'static KafkaServer {
     shared(&SERVER, KafkaServer::start).await
 }
 
+/// The brokers of a cluster whose topics can have replicas; no test stops one.
+pub async fn kafka_cluster() -> &'static [LocalKafka] {
+    static CLUSTER: Shared<Vec<LocalKafka>> = Shared::new();
+    shared(&CLUSTER, || LocalKafka::start_cluster(3)).await
+}
+
 /// A PostgreSQL of the test's own, to stop and to crash.
 pub async fn private_postgres(options: LocalPostgresOptions) -> LocalPostgres {
     or_panic(LocalPostgres::start(options).await.map_err(Into::into))
@@ -321,8 +327,19 @@ pub async fn alter_topic(bootstrap: &str, name: &str, option: &str, value: &str)
 
 /// Makes a topic with one replica on any cluster.
 pub async fn create_topic(bootstrap: &str, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+    create_replicated_topic(bootstrap, name, partitions, 1, configs).await;
+}
+
+/// Makes a topic on any cluster.
+pub async fn create_replicated_topic(
+    bootstrap: &str,
+    name: &str,
+    partitions: i32,
+    replicas: i32,
+    configs: &[(&str, &str)],
+) {
     let admin = admin(bootstrap);
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     for (key, value) in configs {
         topic = topic.set(key, value);
     }
