@@ -4,6 +4,7 @@
 //! bound in time; judging is pure. Whoever adds a probe returns [`Finding`]s: one sentence about what is, one
 //! about what to do.
 
+pub mod acls;
 mod kafka;
 mod outbox;
 mod postgres;

@@ -1,15 +1,18 @@
 //! `outboxd check`
 
+use std::fmt::Display;
 use std::io::Write;
-
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::{ConfigArgs, Exit};
+use crate::check::acls::{self, Acl};
 use crate::check::{self, Finding, Options, Severity};
-use crate::config::{Loaded, Origin, Setting, Shown};
+use crate::config::{Config, Loaded, Origin, Setting, Shown};
+use crate::inbox::ConsumerName;
 
 /// `outboxd check`
 #[derive(Debug, Args)]
@@ -22,6 +25,28 @@ pub struct CheckArgs {
     /// With --connect: say of transactions that are open for longer than this
     #[arg(long, value_name = "DURATION", default_value = "5m", requires = "connect", value_parser = humantime::parse_duration)]
     long_transaction: Duration,
+    /// Print the least Kafka ACLs of the relay and of each consumer, as commands of kafka-acls.sh
+    #[arg(long, conflicts_with = "connect")]
+    print_acls: bool,
+    /// With --print-acls: the relay is this principal
+    #[arg(
+        long,
+        value_name = "PRINCIPAL",
+        default_value = "User:outboxd",
+        requires = "print_acls"
+    )]
+    relay_principal: String,
+    /// With --print-acls: this consumer is the principal User:NAME; may be repeated
+    #[arg(long = "consumer", value_name = "NAME", requires = "print_acls")]
+    consumers: Vec<String>,
+    /// With --print-acls: whoever sees to the consumers' dead letters is this principal
+    #[arg(
+        long,
+        value_name = "PRINCIPAL",
+        default_value = "User:outboxd-maintenance",
+        requires = "consumers"
+    )]
+    maintenance_principal: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -34,21 +59,9 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
     let loaded = args.config.load_with_origins()?;
     let (text, exit) = if args.connect {
-        let options = Options {
-            long_transaction: args.long_transaction,
-        };
-        let findings = super::runtime()?.block_on(check::connect(&loaded.config, &options));
-        let text = match args.json {
-            true => {
-                let findings: Vec<Value> = findings.iter().map(finding).collect();
-                format!("{:#}\n", json!({"findings": findings}))
-            }
-            false => findings
-                .iter()
-                .map(|finding| format!("{finding}\n"))
-                .collect(),
-        };
-        (text, exit(&findings))
+        args.findings(&loaded.config)?
+    } else if args.print_acls {
+        (args.acls(&loaded.config)?, Exit::Success)
     } else {
         let text = match args.json {
             true => format!("{:#}\n", settings(&loaded)),
@@ -59,6 +72,56 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
     // A closed pipe (`| head`) is no failure.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(exit)
+}
+
+impl CheckArgs {
+    fn findings(&self, config: &Config) -> anyhow::Result<(String, Exit)> {
+        let options = Options {
+            long_transaction: self.long_transaction,
+        };
+        let findings = super::runtime()?.block_on(check::connect(config, &options));
+        let text = match self.json {
+            true => {
+                let findings: Vec<Value> = findings.iter().map(finding).collect();
+                format!("{:#}\n", json!({"findings": findings}))
+            }
+            false => lines(&findings),
+        };
+        Ok((text, exit(&findings)))
+    }
+
+    fn acls(&self, config: &Config) -> anyhow::Result<String> {
+        let mut acls = acls::of_relay(config, &self.relay_principal);
+        for name in &self.consumers {
+            let consumer = ConsumerName::new(name).context("reading --consumer")?;
+            let (name, principal) = (consumer.as_str(), format!("User:{consumer}"));
+            acls.extend(acls::of_consumer(config, name, &principal));
+            let maintenance = &self.maintenance_principal;
+            acls.extend(acls::of_maintenance(config, name, maintenance));
+        }
+        Ok(match self.json {
+            true => {
+                let acls: Vec<Value> = acls.iter().map(acl).collect();
+                format!("{:#}\n", json!({"acls": acls}))
+            }
+            false => lines(&acls),
+        })
+    }
+}
+
+fn lines(of: &[impl Display]) -> String {
+    of.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn acl(acl: &Acl) -> Value {
+    let (kind, name, pattern) = acl.resource.parts();
+    json!({
+        "principal": acl.principal,
+        "resource": kind,
+        "name": name,
+        "pattern": pattern,
+        "operations": acl.operations,
+    })
 }
 
 fn exit(findings: &[Finding]) -> Exit {

@@ -84,3 +84,46 @@ fn a_broken_configuration_is_named_rule_by_rule() {
         "{said}"
     );
 }
+
+#[test]
+fn acls_are_printed_for_the_relay_and_each_consumer() {
+    let acls = [
+        "--print-acls",
+        "--consumer=billing",
+        "--relay-principal=User:CN=relay",
+        "--set=outbox.default.topic=orders",
+    ];
+    let text = succeeds(&outboxd(&[&CHECK[..], &acls].concat()));
+    let command = "kafka-acls.sh --add --allow-principal";
+    assert_eq!(
+        text.lines().collect::<Vec<_>>(),
+        [
+            format!(
+                "{command} 'User:CN=relay' --operation DescribeConfigs --operation Write --topic 'orders'"
+            ),
+            format!(
+                "{command} 'User:billing' --operation Create --operation Write --topic 'billing-dead-letters'"
+            ),
+            format!("{command} 'User:billing' --operation Read --topic 'orders'"),
+            format!("{command} 'User:billing' --operation Read --group 'billing'"),
+            format!(
+                "{command} 'User:outboxd-maintenance' --operation Read --topic 'billing-dead-letters'"
+            ),
+            format!(
+                "{command} 'User:outboxd-maintenance' --operation DescribeConfigs --operation Write --topic 'orders'"
+            ),
+        ]
+    );
+    let json = succeeds(&outboxd(&[&CHECK[..], &acls, &["--json"]].concat()));
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        json["acls"][3],
+        json!({
+            "principal": "User:billing",
+            "resource": "group",
+            "name": "billing",
+            "pattern": "literal",
+            "operations": ["Read"],
+        })
+    );
+}
