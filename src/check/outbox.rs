@@ -9,6 +9,7 @@ use crate::db::catalogue::{self, Aspect, Mistake};
 use crate::db::facts::{Lacking, TableFacts};
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::{DbError, Session, migrate};
+use crate::kafka::KafkaClient;
 use crate::outage::chain;
 use crate::relay::router::{Origin, Router};
 use crate::relay::window::Outgoing;
@@ -79,7 +80,7 @@ async fn ask(
         return Ok(None);
     }
     let waiting = session
-        .group(async |session| sample(session, outbox, schema).await)
+        .group(async |session| sample(session, config, outbox).await)
         .await?;
     judge_names(&waiting, book);
     Ok(Some(waiting))
@@ -107,10 +108,12 @@ fn judge_names(waiting: &Waiting, book: &mut Notebook) {
 
 async fn sample(
     session: &mut Session,
+    config: &Config,
     outbox: &OutboxConfig,
-    schema: &str,
 ) -> Result<Waiting, DbError> {
-    let table = Outbox::open(session, outbox, schema).await?;
+    let schema = config.postgres.schema.as_str();
+    let max_message_bytes = KafkaClient::new(&config.kafka).rules().max_message_bytes;
+    let table = Outbox::open(session, outbox, schema, max_message_bytes).await?;
     let mut router = Router::new(outbox);
     let rows = table
         .forward(session, i64::MIN, SAMPLE, |event| router.route(event))

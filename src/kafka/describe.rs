@@ -60,18 +60,19 @@ pub struct TopicConfig {
 }
 
 impl TopicConfig {
-    fn read(topic: &ConfigResource) -> TopicConfig {
+    /// Nothing if the brokers do not let us see it.
+    fn read(topic: &ConfigResource) -> Option<TopicConfig> {
         let value = |name| topic.get(name)?.value.as_deref();
         let policy = value("cleanup.policy").unwrap_or_default();
-        TopicConfig {
-            rules: TopicRules::read(topic),
+        Some(TopicConfig {
+            rules: TopicRules::read(topic)?,
             keeps_timestamps: value("message.timestamp.type") != Some("LogAppendTime"),
             has_timestamp_bounds: value("message.timestamp.after.max.ms").is_some(),
             deletes: policy.split(',').any(|policy| policy == "delete"),
             retention: retention::read(topic),
             min_in_sync: value("min.insync.replicas").and_then(|count| count.parse().ok()),
             elects_unclean: value("unclean.leader.election.enable") == Some("true"),
-        }
+        })
     }
 }
 
@@ -170,7 +171,10 @@ impl Describer {
         match described {
             Ok(described) => {
                 let configs = described.into_iter().map(|resource| match resource {
-                    Ok(resource) => Ok(TopicConfig::read(&resource)),
+                    Ok(resource) => {
+                        let unseen = || RDKafkaErrorCode::TopicAuthorizationFailed.to_string();
+                        TopicConfig::read(&resource).ok_or_else(unseen)
+                    }
                     Err(code) => Err(code.to_string()),
                 });
                 names.iter().map(named).zip(configs).collect()

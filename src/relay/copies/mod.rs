@@ -24,8 +24,8 @@ use crate::db::{DbError, Role, Session};
 use crate::envelope::Message;
 use crate::event::EventRef;
 use crate::kafka::{
-    KafkaClient, KafkaSetupError, Producer, ProducerSizes, Reports, SendError, Sharing,
-    TopicStatus, Topics,
+    KafkaClient, KafkaSetupError, Producer, ProducerSizes, REQUEST_TIMEOUT, Reports, SendError,
+    Sharing, TopicStatus, Topics,
 };
 use crate::outage::{Retry, chain, jittered};
 
@@ -171,7 +171,7 @@ impl Copier {
 
     /// A producer for copies, if their topic is there: librdkafka says so only after half a minute.
     async fn open(&self) -> Result<Out, CopyError> {
-        match self.topics.ensure(&self.topic).await? {
+        match self.topics.ensure(&self.topic, REQUEST_TIMEOUT).await? {
             TopicStatus::Ready(_) => Ok(Out::open(&self.kafka)?),
             TopicStatus::Unusable(reason) => Err(CopyError::Topic {
                 topic: self.topic.clone(),
