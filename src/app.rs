@@ -160,7 +160,7 @@ impl App {
         Relay {
             config,
             settings: self.config.relay.clone(),
-            postgres: Arc::clone(&self.postgres),
+            postgres: Arc::new(self.postgres.of_outbox(Arc::clone(&shown.progress))),
             kafka: self.kafka.clone(),
             topics: self.topics.clone(),
             progress: Arc::clone(&shown.progress),

@@ -2,30 +2,65 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Whether a service answers, as all parts of the process see it together.
 #[derive(Debug)]
 pub struct Outage {
     service: &'static str,
-    down: AtomicBool,
+    state: AtomicU8,
+    /// When the last outage began, and what was said then.
+    last: Mutex<Option<(SystemTime, String)>>,
 }
+
+/// How a service stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceState {
+    /// It was not needed yet, or has not answered yet.
+    Unknown,
+    Up,
+    Down {
+        since: SystemTime,
+        reason: String,
+    },
+}
+
+const UNKNOWN: u8 = 0;
+const UP: u8 = 1;
+const DOWN: u8 = 2;
 
 impl Outage {
     pub const fn new(service: &'static str) -> Outage {
         Outage {
             service,
-            down: AtomicBool::new(false),
+            state: AtomicU8::new(UNKNOWN),
+            last: Mutex::new(None),
         }
     }
 
     pub fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed) == DOWN
+    }
+
+    pub fn state(&self) -> ServiceState {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match (self.state.load(Ordering::Relaxed), &*last) {
+            (DOWN, Some((since, reason))) => ServiceState::Down {
+                since: *since,
+                reason: reason.clone(),
+            },
+            (UP, _) => ServiceState::Up,
+            _ => ServiceState::Unknown,
+        }
     }
 
     pub fn note_down(&self, reason: &str) {
-        if !self.down.swap(true, Ordering::Relaxed) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.state.load(Ordering::Relaxed) != DOWN {
+            *last = Some((SystemTime::now(), reason.to_owned()));
+            self.state.store(DOWN, Ordering::Relaxed);
             tracing::warn!(
                 service = self.service,
                 error = reason,
@@ -36,7 +71,9 @@ impl Outage {
 
     pub fn note_up(&self) {
         // A plain read first: this can run once a message.
-        if self.is_down() && self.down.swap(false, Ordering::Relaxed) {
+        if self.state.load(Ordering::Relaxed) != UP
+            && self.state.swap(UP, Ordering::Relaxed) == DOWN
+        {
             tracing::info!(service = self.service, "service is reachable again");
         }
     }

@@ -21,6 +21,7 @@ mod parked;
 mod pauses;
 mod polls;
 mod presets;
+mod readiness;
 mod replay;
 mod routing;
 mod run;

@@ -20,14 +20,18 @@ pub enum Health {
     NoSchema,
     /// Nobody is known to own it.
     NoOwner,
+    /// Another relay owned it when the lease was last seen.
+    NotSeen { for_seconds: u64 },
     /// The source does not get to read.
     NotReading { for_seconds: u64 },
-    /// Messages or marks wait, and none comes through.
-    NotMoving {
+    /// Messages, or questions about topics, wait for Kafka, and nothing comes back.
+    NotPublishing {
         in_flight: usize,
-        unmarked: usize,
+        unanswered: usize,
         for_seconds: u64,
     },
+    /// Rows wait for their mark, and none is confirmed.
+    NotMarking { unmarked: usize, for_seconds: u64 },
 }
 
 impl Health {
@@ -43,16 +47,36 @@ impl fmt::Display for Health {
             Health::Standby => f.write_str("ready, standing by for another relay"),
             Health::NoSchema => f.write_str("not ready, the schema was not seen yet"),
             Health::NoOwner => f.write_str("not ready, no owner is known"),
+            Health::NotSeen { for_seconds } => write!(
+                f,
+                "not ready, standing by, and the lease was not seen for {for_seconds} s"
+            ),
             Health::NotReading { for_seconds } => {
                 write!(f, "not ready, postgres was not read for {for_seconds} s")
             }
-            Health::NotMoving {
+            Health::NotPublishing {
                 in_flight,
+                unanswered: 0,
+                for_seconds,
+            } => write!(
+                f,
+                "not ready, {in_flight} messages wait for kafka, which acknowledged none for {for_seconds} s"
+            ),
+            Health::NotPublishing {
+                in_flight,
+                unanswered,
+                for_seconds,
+            } => write!(
+                f,
+                "not ready, {in_flight} messages and {unanswered} rows whose topic it was asked about wait for kafka, \
+                 which answered nothing for {for_seconds} s"
+            ),
+            Health::NotMarking {
                 unmarked,
                 for_seconds,
             } => write!(
                 f,
-                "not ready, {in_flight} messages wait for kafka and {unmarked} rows for their mark, none came through for {for_seconds} s"
+                "not ready, {unmarked} rows wait for their mark, postgres confirmed none for {for_seconds} s"
             ),
         }
     }
@@ -63,25 +87,47 @@ pub fn readiness(progress: &Progress) -> Health {
     if !progress.is_schema_seen() {
         return Health::NoSchema;
     }
-    match progress.ownership() {
-        Ownership::Unknown => return Health::NoOwner,
-        Ownership::Standby => return Health::Standby,
-        Ownership::Owner => {}
+    let too_long = |time: Duration| (time > PATIENCE).then_some(time.as_secs());
+    let unpolled = too_long(progress.since_poll());
+    match (progress.ownership(), unpolled) {
+        (Ownership::Unknown, _) => return Health::NoOwner,
+        (Ownership::Standby { .. }, None) => return Health::Standby,
+        (Ownership::Standby { .. }, Some(for_seconds)) => return Health::NotSeen { for_seconds },
+        (Ownership::Owner, _) => {}
     }
     let fill = progress.fill();
-    if let Some(waiting) = progress.waiting().filter(|waiting| *waiting > PATIENCE) {
-        return Health::NotMoving {
-            in_flight: fill.in_flight,
+    let (unmarked_for, unacknowledged_for) =
+        (progress.unmarked_for(), progress.unacknowledged_for());
+    if let Some(for_seconds) = unmarked_for.and_then(too_long) {
+        return Health::NotMarking {
             unmarked: fill.unmarked,
-            for_seconds: waiting.as_secs(),
+            for_seconds,
+        };
+    }
+    if let Some(for_seconds) = unacknowledged_for.and_then(too_long) {
+        return Health::NotPublishing {
+            in_flight: fill.in_flight,
+            unanswered: progress.unanswered(),
+            for_seconds,
         };
     }
     // A full window stops the reading; then the reports or the marks are what must move.
-    let since_poll = progress.since_poll();
-    if since_poll > PATIENCE && progress.waiting().is_none() {
-        return Health::NotReading {
-            for_seconds: since_poll.as_secs(),
-        };
+    match unpolled {
+        Some(for_seconds) if unmarked_for.is_none() && unacknowledged_for.is_none() => {
+            Health::NotReading { for_seconds }
+        }
+        _ => Health::Owner,
     }
-    Health::Owner
+}
+
+/// The same in words, with what went wrong last if it is not ready.
+pub fn describe(progress: &Progress) -> String {
+    let health = readiness(progress);
+    match progress.last_error().filter(|_| !health.is_ready()) {
+        Some(error) => {
+            let ago = error.at.elapsed().unwrap_or_default().as_secs();
+            format!("{health}; {ago} s ago: {}", error.text)
+        }
+        None => health.to_string(),
+    }
 }

@@ -128,7 +128,7 @@ impl Default for Metrics {
         let unmarked = register!("unmarked_rows", "Rows acknowledged and not marked", gauge());
         let held_keys = register!(
             "held_keys",
-            "Order keys that wait behind a failed row",
+            "Order keys that wait behind a row that failed or is parked",
             gauge()
         );
         let held_rows = register!(
@@ -291,6 +291,13 @@ impl OutboxMetrics {
         self.oldest_pending_age.set(age);
     }
 
+    /// The outbox is not ours any more: what of it is pending is for its next owner to say.
+    pub fn disowned(&self) {
+        self.owner.set(0);
+        self.pending.set(0);
+        self.set_oldest_pending(None);
+    }
+
     /// Brings the gauges of the window up to date, for a scrape.
     pub fn refresh(&self) {
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
@@ -299,8 +306,9 @@ impl OutboxMetrics {
         self.window_bytes.set(number(fill.bytes));
         self.in_flight.set(number(fill.in_flight));
         self.unmarked.set(number(fill.unmarked));
-        self.held_keys.set(number(fill.held_keys));
         let held = self.progress.held();
+        self.held_keys
+            .set(number(fill.held_keys + held.blocked_keys));
         self.held_rows
             .set(i64::try_from(held.rows).unwrap_or(i64::MAX));
         self.held_topics.set(number(held.topics));

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use crate::relay::status::Progress;
 use metrics::{Metrics, OutboxMetrics};
 
-pub use health::{Health, readiness};
+pub use health::{Health, describe, readiness};
 
 /// One outbox as the admin port shows it.
 #[derive(Debug, Clone)]
@@ -66,11 +66,14 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let mut status = StatusCode::OK;
     let mut text = String::new();
     for outbox in &admin.outboxes {
-        let health = readiness(&outbox.progress);
-        if !health.is_ready() {
+        if !readiness(&outbox.progress).is_ready() {
             status = StatusCode::SERVICE_UNAVAILABLE;
         }
-        text.push_str(&format!("{}: {health}\n", outbox.name));
+        text.push_str(&format!(
+            "{}: {}\n",
+            outbox.name,
+            describe(&outbox.progress)
+        ));
     }
     (status, text)
 }

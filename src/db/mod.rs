@@ -12,6 +12,7 @@ pub mod outbox;
 pub mod parked;
 pub mod pauses;
 pub mod sequence;
+pub mod standing;
 
 pub use connect::{Database, Role, ServerLife, Session};
 pub use migrate::Roles;

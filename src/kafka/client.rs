@@ -7,7 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::ClientRules;
 use crate::config::KafkaConfig;
-use crate::outage::Outage;
+use crate::outage::{Outage, ServiceState};
 
 /// librdkafka's default of `message.max.bytes` and of `batch.size`.
 const DEFAULT_BYTES: usize = 1_000_000;
@@ -94,6 +94,10 @@ impl ClusterHealth {
     /// No broker can be reached.
     pub fn is_down(&self) -> bool {
         self.0.is_down()
+    }
+
+    pub fn state(&self) -> ServiceState {
+        self.0.state()
     }
 
     /// A broker answered.

@@ -25,6 +25,8 @@ struct Refusals {
     trial_at: Option<Instant>,
     /// One is under way.
     is_tried: bool,
+    /// What was said when it opened, and when that was.
+    opened: Option<(Box<str>, Instant)>,
 }
 
 impl Breaker {
@@ -79,6 +81,19 @@ impl Breaker {
     pub fn is_open(&self, topic: TopicId) -> bool {
         let refusals = self.topics.get(&topic);
         refusals.is_some_and(|refusals| refusals.trial_at.is_some())
+    }
+
+    /// Notes why it opened.
+    pub fn explain(&mut self, topic: TopicId, why: &str, now: Instant) {
+        if let Some(refusals) = self.topics.get_mut(&topic) {
+            refusals.opened = Some((why.into(), now));
+        }
+    }
+
+    /// Why it is open, and since when, if so.
+    pub fn opened(&self, topic: TopicId) -> Option<(&str, Instant)> {
+        let (why, since) = self.topics.get(&topic)?.opened.as_ref()?;
+        Some((why, *since))
     }
 
     /// The topics of which one row is to be tried now.

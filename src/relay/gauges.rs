@@ -1,5 +1,5 @@
 //! How much is pending, and since when: asked of the table above the position, since the window knows
-//! the rest.
+//! the rest. And how the outbox stands by what Postgres alone knows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use super::Postgres;
 use super::status::Progress;
 use crate::admin::metrics::OutboxMetrics;
 use crate::db::outbox::Outbox;
+use crate::db::standing::Standings;
 use crate::db::{DbError, Role, Session};
 use crate::event::CreatedAt;
 use crate::outage::{Retry, jittered};
@@ -29,6 +30,7 @@ const MOST_WAIT: Duration = Duration::from_secs(30);
 pub struct Gauges {
     pub postgres: Arc<Postgres>,
     pub outbox: Outbox,
+    pub standings: Standings,
     pub progress: Arc<Progress>,
     pub metrics: OutboxMetrics,
 }
@@ -62,7 +64,7 @@ impl Gauges {
             .session(session, self.outbox.table(), Role::Gauge)
             .await?;
         let position = self.progress.position();
-        let (unread, oldest) = self
+        let (unread, oldest, standing) = self
             .postgres
             .deadline("counting the pending rows", async {
                 session.begin().await?;
@@ -71,12 +73,14 @@ impl Gauges {
                     .pending_above(session, position, COUNT_MOST)
                     .await?;
                 let oldest = self.outbox.oldest_above(session, position).await?;
+                let standing = self.standings.look(session).await?;
                 session.commit().await?;
-                Ok((unread, oldest))
+                Ok((unread, oldest, standing))
             })
             .await?;
         let read = self.progress.fill().rows as u64 + self.progress.held().rows;
         let pending = unread.saturating_add(i64::try_from(read).unwrap_or(i64::MAX));
+        self.progress.set_standing(standing);
         self.metrics.pending.set(pending);
         let oldest = [
             oldest.map(CreatedAt::unix_micros),

@@ -36,6 +36,7 @@ use crate::db::lease::Standing;
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::parked::ParkedRows;
 use crate::db::pauses::Pauses;
+use crate::db::standing::Standings;
 use crate::db::{DbError, Role, migrate};
 use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
 use crate::outage::Retry;
@@ -133,7 +134,7 @@ impl Relay {
         let mut broke = false;
         loop {
             let standing = |standing| match standing {
-                Standing::Held { owner } if owner != self.owner => self.stand_by(),
+                Standing::Held { owner } if owner != self.owner => self.stand_by(owner),
                 Standing::Held { .. } | Standing::Free => {}
             };
             let lease = tokio::select! {
@@ -150,8 +151,6 @@ impl Relay {
                 "owning the outbox"
             );
             let end = self.own(&outbox, &keeper, lease, stop.clone()).await?;
-            self.metrics.owner.set(0);
-            self.progress.set_ownership(Ownership::Unknown);
             broke = matches!(end, LaneEnd::Broken(_));
             match end {
                 LaneEnd::Stopped(ended) => return Ok(ended),
@@ -173,9 +172,11 @@ impl Relay {
         }
     }
 
-    fn stand_by(&self) {
-        if self.progress.ownership() != Ownership::Standby {
-            self.progress.set_ownership(Ownership::Standby);
+    /// Somebody else owns the outbox, as the lease said just now.
+    fn stand_by(&self, owner: Uuid) {
+        let before = self.progress.ownership();
+        self.progress.set_ownership(Ownership::Standby { owner });
+        if !matches!(before, Ownership::Standby { .. }) {
             tracing::info!(
                 outbox = self.config.name,
                 "another relay owns the outbox, standing by"
@@ -279,12 +280,14 @@ impl Relay {
         };
         let run = async {
             let end = lane.run().await;
+            helpers.shutdown().await;
+            // Before the keeper has ended, which may take as long as Postgres does.
+            self.disown(&end);
             // The keeper holds the other end until it has seen this.
             let _ = ended_tx.send(true);
             end
         };
         let (end, (held, lease)) = tokio::join!(run, keep);
-        helpers.shutdown().await;
         // One that broke is kept: that its successor found it so is how its end is counted.
         if held && !matches!(end, LaneEnd::Broken(_)) {
             keeper.release(lease).await;
@@ -292,10 +295,21 @@ impl Relay {
         Ok(end)
     }
 
+    fn disown(&self, end: &LaneEnd) {
+        match end {
+            LaneEnd::Stopped(_) => {}
+            LaneEnd::LeaseLost => self.progress.note_error("the lease of the outbox was lost"),
+            LaneEnd::Broken(reason) => self.progress.note_error(reason),
+        }
+        self.progress.set_ownership(Ownership::Unknown);
+        self.metrics.disowned();
+    }
+
     fn start_helpers(&self, helpers: &mut JoinSet<()>, outbox: &Outbox) {
         let gauges = gauges::Gauges {
             postgres: Arc::clone(&self.postgres),
             outbox: outbox.clone(),
+            standings: Standings::new(self.postgres.schema(), &self.config.table.to_string()),
             progress: Arc::clone(&self.progress),
             metrics: self.metrics.clone(),
         };

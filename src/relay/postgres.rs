@@ -4,10 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::status::Progress;
 use crate::config::PostgresConfig;
 use crate::db::lease::Leases;
 use crate::db::{Database, DbError, Role, Session, TableName};
-use crate::outage::{Outage, Retry, chain};
+use crate::outage::{Outage, Retry, ServiceState, chain};
 
 /// The configured Postgres.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Postgres {
     schema: String,
     deadline: Duration,
     outage: Arc<Outage>,
+    /// Where errors are shown besides the log.
+    progress: Option<Arc<Progress>>,
     pub(super) leases: Leases,
 }
 
@@ -29,8 +32,21 @@ impl Postgres {
             database,
             schema: config.schema.to_string(),
             outage: Arc::new(Outage::new("postgres")),
+            progress: None,
             leases: Leases::new(config.schema.as_str()),
         })
+    }
+
+    /// The same for the tasks of one outbox: their errors show in its progress.
+    pub fn of_outbox(&self, progress: Arc<Progress>) -> Postgres {
+        Postgres {
+            database: self.database.clone(),
+            schema: self.schema.clone(),
+            deadline: self.deadline,
+            outage: Arc::clone(&self.outage),
+            progress: Some(progress),
+            leases: self.leases.clone(),
+        }
     }
 
     pub fn database(&self) -> &Database {
@@ -44,6 +60,10 @@ impl Postgres {
 
     pub fn is_down(&self) -> bool {
         self.outage.is_down()
+    }
+
+    pub fn state(&self) -> ServiceState {
+        self.outage.state()
     }
 
     /// The connection in `slot`, made if there is none.
@@ -86,10 +106,14 @@ impl Postgres {
     /// Logs an error where it is handled: an outage once for the whole process, anything else when it is
     /// news.
     pub(crate) fn note(&self, error: &DbError, retry: &mut Retry, message: &'static str) {
+        let text = chain(error);
+        if let Some(progress) = &self.progress {
+            progress.note_error(&text);
+        }
         if error.is_outage() {
-            self.outage.note_down(&chain(error));
-        } else if retry.is_news(&chain(error), Instant::now()) {
-            tracing::warn!(error = chain(error), "{message}");
+            self.outage.note_down(&text);
+        } else if retry.is_news(&text, Instant::now()) {
+            tracing::warn!(error = text, "{message}");
         }
     }
 }

@@ -46,7 +46,8 @@ struct Seen {
     rules_since: Option<Instant>,
     /// When the question was put that is not answered yet.
     asking_since: Option<Instant>,
-    was_unusable: bool,
+    /// Why it could not be used at the last answer, and since when.
+    unusable: Option<(String, Instant)>,
 }
 
 impl TopicDesk {
@@ -73,7 +74,7 @@ impl TopicDesk {
             rules: TopicRules::default(),
             rules_since: None,
             asking_since: None,
-            was_unusable: false,
+            unusable: None,
         };
         self.seen.insert(id, seen);
         if is_possible {
@@ -93,6 +94,12 @@ impl TopicDesk {
 
     pub fn name(&self, id: TopicId) -> Option<&str> {
         self.seen.get(&id).map(|seen| &*seen.name)
+    }
+
+    /// Why the topic cannot be used, and since when, if so.
+    pub fn unusable(&self, id: TopicId) -> Option<(&str, Instant)> {
+        let (reason, since) = self.seen.get(&id)?.unusable.as_ref()?;
+        Some((reason, *since))
     }
 
     /// Why the topic would refuse a message, if it would.
@@ -165,7 +172,7 @@ impl TopicDesk {
                 let is_answered = rules.is_some();
                 seen.rules = rules.unwrap_or(seen.rules);
                 seen.rules_since = asked;
-                if std::mem::take(&mut seen.was_unusable) {
+                if seen.unusable.take().is_some() {
                     tracing::info!(outbox = self.outbox, topic = %seen.name, "the topic can be used now");
                     seen.retry.reset();
                 }
@@ -176,8 +183,10 @@ impl TopicDesk {
                 return Some((id, true));
             }
             Ok(TopicStatus::Unusable(reason)) => {
-                seen.was_unusable = true;
-                if seen.retry.is_news(&reason, Instant::now()) {
+                let now = Instant::now();
+                let since = seen.unusable.as_ref().map_or(now, |(_, since)| *since);
+                seen.unusable = Some((reason.clone(), since));
+                if seen.retry.is_news(&reason, now) {
                     tracing::warn!(
                         outbox = self.outbox,
                         topic = %seen.name,

@@ -15,10 +15,10 @@ use crate::relay::topics::TopicAnswer;
 use crate::relay::window::{Failed, Failure, Outgoing, Route, Ticket};
 
 /// Why a row was refused.
-struct Refusal<'r> {
+pub(super) struct Refusal<'r> {
     class: Class,
     by: RefusedBy,
-    reason: &'r str,
+    pub(super) reason: &'r str,
 }
 
 impl LaneCore {
@@ -105,9 +105,11 @@ impl LaneCore {
         self.metrics
             .refused
             .inc_by(u64::from(refusal.by == RefusedBy::Broker));
+        self.window.explain(ticket, refusal.reason);
         let (Some(failed), Route::Alone) = (failed, route) else {
             return;
         };
+        self.show_refusal(ticket, refusal);
         let topic_is_suspect =
             refusal.by == RefusedBy::Broker && self.breaker.refused(topic, now, jittered);
         if topic_is_suspect {
@@ -133,6 +135,9 @@ impl LaneCore {
     /// Holds a topic whose rows are refused whichever they are.
     fn trip(&mut self, topic: TopicId, reason: &str) {
         if self.window.trip_topic(topic) {
+            self.breaker.explain(topic, reason, Instant::now());
+            let name = self.topics.name(topic).unwrap_or_default();
+            self.progress.note_error(&format!("topic {name}: {reason}"));
             tracing::warn!(
                 outbox = self.name,
                 topic.name = self.topics.name(topic).unwrap_or_default(),
@@ -211,6 +216,7 @@ impl LaneCore {
                     let blocks = row.is_some_and(|row| self.blocks_key(row));
                     self.window.parked(ticket, blocks, Instant::now());
                 }
+                self.moved.acknowledged = true;
                 self.make_progress();
             }
             Parks::Noted => self.noted(),
@@ -296,7 +302,10 @@ impl LaneCore {
                 }
                 self.window.open_topic(topic);
             }
-            Some((topic, false)) => self.window.shut_topic(topic),
+            Some((topic, false)) => {
+                self.window.shut_topic(topic);
+                self.show_unusable(topic);
+            }
             None => {}
         }
     }

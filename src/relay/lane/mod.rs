@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 mod failing;
+mod shown;
 mod trial;
 
 use super::Ended;
@@ -24,7 +25,7 @@ use super::outbound::Outbound;
 use super::park::{Order, Parker, Parks};
 use super::router::{Batch, Origin};
 use super::source::{Allowance, Directions, Source};
-use super::status::Progress;
+use super::status::{Moved, Progress};
 use super::topics::{TopicAnswer, TopicDesk};
 use super::window::{
     Admission, Backoff, Failure, Limits, Outgoing, Route, Ticket, TopicId, Window,
@@ -131,8 +132,10 @@ struct LaneCore {
     /// Keys that such rows block, by topics that are not numbered yet.
     blocked: HashMap<Box<str>, Vec<BlockedKey>>,
     reports: Vec<Report>,
-    /// Something was acknowledged or marked since progress was last shown.
-    moved: bool,
+    /// Since progress was last shown.
+    moved: Moved,
+    /// When what is held was last listed.
+    listed_at: Instant,
     stopping: bool,
     source_done: bool,
     probed_at: Instant,
@@ -198,7 +201,8 @@ impl Lane {
             paused: Paused::default(),
             blocked: HashMap::new(),
             reports: Vec::new(),
-            moved: false,
+            moved: Moved::default(),
+            listed_at: Instant::now(),
             stopping: false,
             source_done: false,
             probed_at: Instant::now(),
@@ -348,6 +352,7 @@ impl LaneCore {
 
     fn take_marks(&mut self, count: usize) {
         self.window.marked(count);
+        self.moved.marked = true;
         self.make_progress();
         self.metrics.marked.inc_by(count as u64);
     }
@@ -501,7 +506,7 @@ impl LaneCore {
             );
         }
         if !acknowledged.is_empty() {
-            self.moved = true;
+            self.moved.acknowledged = true;
             self.vain_rebuilds = 0;
             self.hand_to_marker(acknowledged);
         }
@@ -517,15 +522,14 @@ impl LaneCore {
         if !self.validity.is_valid() {
             return Some(LaneEnd::LeaseLost);
         }
-        self.progress.set_oldest(self.window.oldest_created_at_us());
-        self.progress.set_held(self.window.held());
+        self.show();
         self.try_suspect_topics();
         self.begin_trial().await;
         self.outbound.tidy(self.window.fill().held_keys == 0);
         let stalled = self.window.fill().in_flight > 0
             && self
                 .progress
-                .waiting()
+                .unacknowledged_for()
                 .is_some_and(|waiting| waiting >= self.settings.stall_timeout)
             && self.probed_at.elapsed() >= self.settings.stall_timeout;
         if stalled && !self.stopping {

@@ -66,7 +66,6 @@ impl LaneCore {
 
     /// Rows are settled.
     pub(super) fn make_progress(&mut self) {
-        self.moved = true;
         let due = self.caution.progress();
         self.note(due);
     }

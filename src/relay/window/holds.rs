@@ -208,6 +208,19 @@ impl Holds {
         self.keys.contains_key(key)
     }
 
+    /// Rows of the key that are held.
+    pub fn rows_of_key(&self, key: &[u8]) -> u64 {
+        self.keys.get(key).map_or(0, |hold| hold.rows)
+    }
+
+    /// Keys whose rows wait for a decision.
+    pub fn blocked_keys(&self) -> usize {
+        let holds = self.keys.values();
+        holds
+            .filter(|hold| hold.state == HoldState::Blocked)
+            .count()
+    }
+
     /// When the oldest row that is held was written, in microseconds since 1970.
     pub fn oldest_us(&self) -> Option<i64> {
         let all = self.topic.iter().chain(self.keys.values());

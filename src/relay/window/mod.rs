@@ -19,6 +19,7 @@ mod flow;
 mod gate;
 mod holds;
 mod introduced;
+mod listing;
 mod parking;
 mod recent;
 mod room;
@@ -40,6 +41,7 @@ pub use entry::{
 };
 use gate::Topic;
 use introduced::Introduced;
+pub use listing::{FailingKey, ShutTopic};
 use recent::Recent;
 pub use room::Held;
 use slots::{KeySlots, Slots};
@@ -74,6 +76,8 @@ pub(super) struct Key {
     attempts: u32,
     /// The first failure.
     failing_since: Option<Instant>,
+    /// What was said of the last one.
+    why: Option<Box<str>>,
     in_flight: u32,
 }
 
@@ -83,6 +87,7 @@ impl Key {
         self.failures = 0;
         self.attempts = 0;
         self.failing_since = None;
+        self.why = None;
     }
 }
 
@@ -288,6 +293,7 @@ impl Window {
                     failures: 0,
                     attempts: 0,
                     failing_since: None,
+                    why: None,
                     in_flight: 0,
                 });
                 entry.insert(index);

@@ -16,6 +16,10 @@ pub struct Held {
     pub rows: u64,
     /// Topics that cannot be used.
     pub topics: usize,
+    /// Keys that wait for a decision about a parked row.
+    pub blocked_keys: usize,
+    /// Rows in the window that wait to hear whether their topic can be used.
+    pub unanswered: usize,
     /// Rows that are parked.
     pub parked: usize,
 }
@@ -123,6 +127,8 @@ impl Window {
         Held {
             rows: self.topics.iter().map(|topic| topic.holds.rows()).sum(),
             topics: self.topics.iter().filter(|topic| topic.is_shut()).count(),
+            blocked_keys: self.blocked_keys(),
+            unanswered: self.unanswered(),
             parked: self.parked.len(),
         }
     }

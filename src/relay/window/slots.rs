@@ -198,6 +198,12 @@ impl<K> KeySlots<K> {
         self.free.push(index);
     }
 
+    /// Every key with its index.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &K)> {
+        let keys = self.keys.iter().enumerate();
+        keys.filter_map(|(index, slot)| Some((index as u32, &slot.as_ref()?.key)))
+    }
+
     /// Every key.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut K> {
         let keys = self.keys.iter_mut().flatten();
