@@ -17,6 +17,7 @@ mod kafka_failures;
 mod large_rows;
 mod late_commits;
 mod mapping;
+mod metrics;
 mod parked;
 mod pauses;
 mod polls;

@@ -63,7 +63,10 @@ impl Gauges {
             .postgres
             .session(session, self.outbox.table(), Role::Gauge)
             .await?;
+        // Together with the position, so that no row is counted on both of its sides.
         let position = self.progress.position();
+        let read = self.progress.fill().rows + self.progress.on_the_way();
+        let read = read as u64 + self.progress.held().rows;
         let (unread, oldest, standing) = self
             .postgres
             .deadline("counting the pending rows", async {
@@ -78,7 +81,6 @@ impl Gauges {
                 Ok((unread, oldest, standing))
             })
             .await?;
-        let read = self.progress.fill().rows as u64 + self.progress.held().rows;
         let pending = unread.saturating_add(i64::try_from(read).unwrap_or(i64::MAX));
         self.progress.set_standing(standing);
         self.metrics.pending.set(pending);

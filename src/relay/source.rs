@@ -202,7 +202,7 @@ impl Source {
             self.metrics
                 .poll_seconds
                 .observe(started.elapsed().as_secs_f64());
-            self.progress.polled(&scan.horizon);
+            self.progress.polled(&scan.horizon, poll.batch.rows.len());
             let idle = poll.batch.is_empty();
             let last = orders.is_reached_by(&poll, &scan.horizon);
             let is_all = !poll.full;

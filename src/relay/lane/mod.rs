@@ -346,7 +346,7 @@ impl LaneCore {
                 Next::Rows(Some(batch)) => self.take_rows(batch),
                 Next::Rows(None) => return LaneEnd::Broken("the source ended".to_owned()),
             }
-            self.admit();
+            self.admit_and_show();
         }
     }
 

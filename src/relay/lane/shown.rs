@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::failing::Refusal;
 use super::{LaneCore, TopicId};
+use crate::relay::router::Origin;
 use crate::relay::status::{HeldKey, HeldTopic, LISTED, Listing, TopicHold};
 use crate::relay::window::{ShutTopic, Ticket};
 
@@ -19,6 +20,15 @@ impl LaneCore {
         if self.listed_at.elapsed() >= LIST_EVERY {
             self.listed_at = Instant::now();
             self.progress.set_listing(self.listing());
+        }
+    }
+
+    /// Moves rows into the window as far as there is room, and shows how many of a poll's came there.
+    pub(super) fn admit_and_show(&mut self) {
+        let (origin, before) = (self.inbox_origin, self.inbox.len());
+        self.admit();
+        if origin == Origin::Poll && self.inbox.len() < before {
+            self.progress.arrived(before - self.inbox.len());
         }
     }
 

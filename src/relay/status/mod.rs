@@ -62,6 +62,7 @@ pub struct Progress {
     blocked_keys: AtomicUsize,
     parked: AtomicUsize,
     unanswered: AtomicUsize,
+    on_the_way: AtomicUsize,
     oldest_us: AtomicI64,
     /// Milliseconds since `started`.
     polled_at: AtomicU64,
@@ -100,6 +101,7 @@ impl Default for Progress {
             blocked_keys: AtomicUsize::new(0),
             parked: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
+            on_the_way: AtomicUsize::new(0),
             oldest_us: AtomicI64::new(NONE),
             polled_at: AtomicU64::new(0),
             unacknowledged: Waiting::default(),
@@ -137,6 +139,7 @@ impl Progress {
             self.set_held(Held::default());
             self.filled(Fill::default(), Moved::default());
             self.set_oldest(None);
+            self.on_the_way.store(0, Ordering::Relaxed);
             let mut words = self.words();
             *words = Words {
                 last_error: words.last_error.take(),
@@ -160,10 +163,27 @@ impl Progress {
         self.schema_seen.load(Ordering::Relaxed)
     }
 
-    pub(super) fn polled(&self, horizon: &Horizon) {
+    /// A poll brought `rows`, which are on their way to the window from now on.
+    pub(super) fn polled(&self, horizon: &Horizon, rows: usize) {
+        self.on_the_way.fetch_add(rows, Ordering::Relaxed);
         self.position.store(horizon.position(), Ordering::Relaxed);
         self.gaps.store(horizon.gap_count(), Ordering::Relaxed);
         self.polled_at.store(self.millis(), Ordering::Relaxed);
+    }
+
+    /// The window has taken so many rows of polls, or knows them.
+    pub(super) fn arrived(&self, rows: usize) {
+        // What is dropped with its lane is set to nothing with the ownership.
+        let _ = self
+            .on_the_way
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                Some(before.saturating_sub(rows))
+            });
+    }
+
+    /// Rows that were read and have not come to the window.
+    pub fn on_the_way(&self) -> usize {
+        self.on_the_way.load(Ordering::Relaxed)
     }
 
     /// How the window stands, and what came through since the last call.
