@@ -1,14 +1,14 @@
 //! The relay as a whole: builds every part from the configuration, runs them, and says how it ended.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::admin::metrics::Metrics;
-use crate::admin::{Admin, Shown};
+use crate::admin::{Admin, Process, Shown};
 use crate::config::Config;
 use crate::db::outbox::{Outbox, Remaining};
 use crate::db::{DbError, Role};
@@ -83,24 +83,36 @@ impl App {
         let metrics = Metrics::default();
         let outboxes = config
             .outboxes
-            .keys()
-            .map(|name| {
+            .iter()
+            .map(|(name, outbox)| {
                 let progress = Arc::new(Progress::default());
                 let metrics = metrics.outbox(name, &progress);
                 Shown {
                     name: name.clone(),
+                    table: outbox.table.to_string(),
                     progress,
                     metrics,
                 }
             })
             .collect();
+        let owner = Uuid::now_v7();
+        let process = Process {
+            owner,
+            started: Instant::now(),
+            postgres: Arc::clone(&postgres),
+            kafka: Arc::clone(kafka.health()),
+        };
         Ok(App {
             config,
             postgres,
             kafka,
             topics,
-            owner: Uuid::now_v7(),
-            admin: Arc::new(Admin { metrics, outboxes }),
+            owner,
+            admin: Arc::new(Admin {
+                process,
+                metrics,
+                outboxes,
+            }),
         })
     }
 

@@ -86,4 +86,8 @@ pub mod outage;
 #[cfg(feature = "relay")]
 pub mod shutdown;
 #[cfg(feature = "relay")]
+pub mod status;
+#[cfg(feature = "relay")]
 pub mod telemetry;
+#[cfg(feature = "relay")]
+pub mod terminal;

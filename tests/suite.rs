@@ -30,4 +30,5 @@ mod scenario;
 mod schema;
 mod services;
 mod settle;
+mod status;
 mod support;

@@ -291,6 +291,11 @@ impl OutboxMetrics {
         self.oldest_pending_age.set(age);
     }
 
+    /// The age of the oldest pending row in seconds, if there is one.
+    pub fn oldest_pending_age(&self) -> Option<f64> {
+        Some(self.oldest_pending_age.get()).filter(|age| *age > 0.0)
+    }
+
     /// The outbox is not ours any more: what of it is pending is for its next owner to say.
     pub fn disowned(&self) {
         self.owner.set(0);

@@ -1,7 +1,8 @@
-//! The admin port: is it alive, is it ready, what does it count.
+//! The admin port: is it alive, is it ready, what does it count, what is stuck.
 
 mod health;
 pub mod metrics;
+mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,14 +15,18 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::relay::status::Progress;
+use crate::status::report::Report;
 use metrics::{Metrics, OutboxMetrics};
 
 pub use health::{Health, describe, readiness};
+pub use status::Process;
 
 /// One outbox as the admin port shows it.
 #[derive(Debug, Clone)]
 pub struct Shown {
     pub name: String,
+    /// As it stands in the leases.
+    pub table: String,
     pub progress: Arc<Progress>,
     pub metrics: OutboxMetrics,
 }
@@ -29,6 +34,7 @@ pub struct Shown {
 /// What the admin port answers from.
 #[derive(Debug)]
 pub struct Admin {
+    pub process: Process,
     pub metrics: Metrics,
     pub outboxes: Vec<Shown>,
 }
@@ -42,6 +48,11 @@ impl Admin {
         TcpListener::bind(address).await
     }
 
+    /// How everything stands, as far as this process knows.
+    pub fn report(&self) -> Report {
+        status::report(&self.process, &self.outboxes)
+    }
+
     /// Serves until it is dropped.
     ///
     /// # Errors
@@ -51,6 +62,7 @@ impl Admin {
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/metrics", get(scrape))
+            .route("/status", get(status))
             .with_state(self);
         axum::serve(listener, router).await
     }
@@ -87,6 +99,13 @@ async fn scrape(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
             let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, content_type)], text).into_response()
         }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    match serde_json::to_string_pretty(&admin.report()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

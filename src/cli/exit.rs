@@ -6,13 +6,15 @@ use crate::app::AppError;
 use crate::config::ConfigErrors;
 use crate::db::DbError;
 use crate::relay::RelayError;
+use crate::status::LookError;
 
 /// How a command ends. The numbers above 63 are those of BSD's `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Success,
     Failure,
-    /// Something is left: a window that did not settle, or rows that were not published.
+    /// Something is left: a window that did not settle, rows that were not published, or something that
+    /// is stuck.
     Unsettled,
     /// Something could be better, and works.
     Warnings,
@@ -27,17 +29,21 @@ Exit status:
   2    wrong arguments
   3    for `check --connect`: warnings, and no error
   75   stopped before everything was settled; for `run`: some events may be published again; for
-       `replay`: rows remain
+       `replay`: rows remain; for `status`: something is stuck
   78   the configuration or the database's schema does not fit; for `check --connect`: errors
   130  ended at once by a second signal";
 
 impl Exit {
     /// The status that fits an error.
     pub fn of(error: &anyhow::Error) -> Exit {
-        let schema = match error.downcast_ref() {
-            Some(AppError::Relay(error)) => matches!(**error, RelayError::Schema { .. }),
-            _ => matches!(error.downcast_ref(), Some(DbError::Schema(_))),
+        let of_relay = |error: &AppError| match error {
+            AppError::Relay(error) => matches!(**error, RelayError::Schema { .. }),
+            _ => false,
         };
+        let looked = error.downcast_ref().map(LookError::postgres);
+        let of_database = looked.or(error.downcast_ref());
+        let schema = matches!(of_database, Some(DbError::Schema(_)))
+            || error.downcast_ref().is_some_and(of_relay);
         if schema || error.is::<ConfigErrors>() {
             Exit::Config
         } else {

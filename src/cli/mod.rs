@@ -12,6 +12,7 @@ mod migrate;
 mod pause;
 mod replay;
 mod run;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Let them go on
     Resume(pause::ResumeArgs),
+    /// Show who owns each outbox, how much is pending, what is stuck and why
+    Status(status::StatusArgs),
     /// Send rows again that were sent and are still there
     Replay(replay::ReplayArgs),
     /// See to the consumers' side: what they remember
@@ -152,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Dead(args) => dead::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
+        Command::Status(args) => status::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Inbox(args) => inbox::run(args),
         Command::Bench(args) => bench::run(&args),

@@ -1,16 +1,14 @@
 //! Where the demo is shown: a screen that is drawn again and again, or plain lines.
 
-use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, Write};
 use std::time::Duration;
 
-use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::hints::Hints;
 use super::log::DemoLog;
-use super::view::{self, Snapshot, Theme};
+use super::view::{self, Snapshot};
+use crate::terminal::{self, Screen, Theme, Wish};
 
 /// How often the screen is drawn: smooth for the eye, and next to nothing for the processor.
 const FRAME: Duration = Duration::from_millis(100);
@@ -18,42 +16,23 @@ const FRAME: Duration = Duration::from_millis(100);
 /// How often a plain line is written.
 const LINE: Duration = Duration::from_secs(1);
 
-/// Whether the terminal is in our hands.
-static SCREEN_IS_OPEN: AtomicBool = AtomicBool::new(false);
-
-/// What the one who watches wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    GoOn,
-    Stop,
-}
-
 /// The demo's output.
 pub struct Display {
     log: DemoLog,
     theme: Theme,
     is_terminal: bool,
-    screen: Option<Screen>,
+    screen: Option<(Screen, Hints)>,
     timer: Interval,
     /// Standard output is gone (`| head`): nothing more is written, and nothing is said about it.
     is_closed: bool,
 }
 
-struct Screen {
-    terminal: DefaultTerminal,
-    hints: Hints,
-}
-
 impl Display {
     pub fn new(log: DemoLog) -> Display {
-        // A terminal in name only (a pipe from it, or `dumb`) cannot be drawn on.
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let is_terminal = io::stdout().is_terminal() && io::stdin().is_terminal() && !is_dumb;
-        let has_colors = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Display {
             log,
-            theme: Theme { has_colors },
-            is_terminal,
+            theme: Theme::of_environment(),
+            is_terminal: terminal::can_be_drawn_on(),
             screen: None,
             timer: timer(LINE),
             is_closed: false,
@@ -75,13 +54,7 @@ impl Display {
     pub fn open(&mut self, hints: &Hints) -> io::Result<()> {
         if self.is_terminal {
             self.log.keep(true);
-            SCREEN_IS_OPEN.store(true, Ordering::SeqCst);
-            // Its panic hook gives the terminal back before the message is written.
-            let terminal = ratatui::try_init().inspect_err(|_| restore_terminal())?;
-            self.screen = Some(Screen {
-                terminal,
-                hints: hints.clone(),
-            });
+            self.screen = Some((Screen::open()?, hints.clone()));
             self.timer = timer(FRAME);
         } else {
             self.timer = timer(LINE);
@@ -97,20 +70,15 @@ impl Display {
     /// Shows how it stands, and says what the one who watches wants.
     pub fn show(&mut self, snapshot: &Snapshot) -> Wish {
         match &mut self.screen {
-            Some(screen) => {
+            Some((screen, hints)) => {
                 let log = self.log.last();
                 let view = view::View {
                     snapshot,
-                    hints: &screen.hints,
+                    hints,
                     log: log.as_deref(),
                     theme: self.theme,
                 };
-                let drawn = screen.terminal.draw(|frame| view.render(frame));
-                match drawn.and_then(|_| wish()) {
-                    Ok(wish) => wish,
-                    // The terminal is gone.
-                    Err(_) => Wish::Stop,
-                }
+                screen.draw(|frame| view.render(frame))
             }
             None => {
                 self.say(&view::plain_line(snapshot));
@@ -124,9 +92,7 @@ impl Display {
 
     /// Gives the screen back.
     pub fn close(&mut self) {
-        if self.screen.take().is_some() {
-            restore_terminal();
-        }
+        self.screen = None;
         self.log.keep(false);
     }
 
@@ -145,33 +111,8 @@ impl Drop for Display {
     }
 }
 
-/// Gives the terminal back if the screen is open.
-pub fn restore_terminal() {
-    if SCREEN_IS_OPEN.swap(false, Ordering::SeqCst) {
-        // Best effort: the terminal may be gone.
-        let _ = ratatui::try_restore();
-    }
-}
-
 fn timer(period: Duration) -> Interval {
     let mut timer = tokio::time::interval(period);
     timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
     timer
-}
-
-/// What was typed since the last time. In raw mode Ctrl-C is a key.
-fn wish() -> io::Result<Wish> {
-    let mut wish = Wish::GoOn;
-    while event::poll(Duration::ZERO)? {
-        let Event::Key(key) = event::read()? else {
-            continue;
-        };
-        let interrupts =
-            key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-        let quits = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc);
-        if key.kind == KeyEventKind::Press && (interrupts || quits) {
-            wish = Wish::Stop;
-        }
-    }
-    Ok(wish)
 }

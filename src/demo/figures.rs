@@ -141,31 +141,6 @@ impl Latencies {
     }
 }
 
-/// `4.2 ms`, `184 ms`, `2.1 s`: three digits are enough to compare.
-pub fn short(duration: Duration) -> String {
-    let millis = duration.as_secs_f64() * 1000.0;
-    if millis < 99.95 {
-        format!("{millis:.1} ms")
-    } else if millis < 9_999.5 {
-        format!("{millis:.0} ms")
-    } else {
-        format!("{:.1} s", duration.as_secs_f64())
-    }
-}
-
-/// `1,234,567`
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,15 +171,5 @@ mod tests {
         assert_eq!(recent.max.as_millis(), 100);
         let overall = latencies.overall().expect("figures");
         assert!(overall.p99.as_millis().abs_diff(99) <= 1);
-    }
-
-    #[test]
-    fn numbers_are_short_and_readable() {
-        let texts = [4_200, 184_000, 12_100_000].map(|micros| short(Duration::from_micros(micros)));
-        assert_eq!(texts, ["4.2 ms", "184 ms", "12.1 s"]);
-        assert_eq!(
-            [0, 999, 1000, 1_234_567].map(grouped),
-            ["0", "999", "1,000", "1,234,567"]
-        );
     }
 }

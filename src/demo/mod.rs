@@ -35,6 +35,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::app::{App, AppError, Outcome, Until};
+use crate::terminal::Wish;
 use books::{Books, ByHand};
 use display::Display;
 use log::DemoLog;
@@ -168,7 +169,7 @@ async fn start_and_show(
             // 2. Time to draw. `tick` waits for a timer alone.
             () = display.tick() => {
                 let snapshot = show.snapshot(*phases.borrow());
-                if display.show(&snapshot) == display::Wish::Stop {
+                if display.show(&snapshot) == Wish::Stop {
                     stop.ask();
                 }
             }
@@ -208,8 +209,8 @@ impl Show {
             elapsed: now.saturating_duration_since(self.started),
             totals: books.totals().clone(),
             on_the_way: books.on_the_way(),
-            rows_in: view::Graph::of(books.rows_in(now)),
-            events_out: view::Graph::of(books.events_out(now)),
+            rows_in: view::graph(books.rows_in(now)),
+            events_out: view::graph(books.events_out(now)),
             recent: books.recent_latency(),
             overall: books.overall_latency(),
             shown: books.shown().cloned(),

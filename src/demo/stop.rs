@@ -6,8 +6,6 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::display;
-
 /// Exit status of a process that a second signal ended (128 + SIGINT, as shells count).
 const INTERRUPTED: i32 = 130;
 
@@ -44,7 +42,7 @@ impl Stop {
     /// well, and removes its directory.
     pub fn ask(&self) {
         if self.0.send_replace(true) {
-            display::restore_terminal();
+            crate::terminal::restore();
             std::process::exit(INTERRUPTED);
         }
     }

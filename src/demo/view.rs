@@ -6,34 +6,23 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, BorderType, Borders, Paragraph, RenderDirection, Sparkline};
+use ratatui::widgets::{Block, Borders, Paragraph};
 
 use super::Phase;
 use super::books::{Shown, Totals};
 use super::envelope_text::{self, Piece};
-use super::figures::{LatencyFigures, Series, grouped, short};
+use super::figures::{LatencyFigures, Series};
 use super::hints::{BY_HAND, Hints, MOCK_CLIENTS};
+use crate::terminal::{Graph, PANEL_ROWS, Panel, Theme, draw_panel, grouped, plain, short};
 
 /// Bars of a graph: more than the widest terminal shows.
 const BARS: usize = 400;
 
-/// Rows of the two panels with their borders.
-const PANEL_ROWS: u16 = 6;
-
-/// A graph and its rate.
-#[derive(Debug, Clone, Default)]
-pub struct Graph {
-    /// The newest last.
-    pub bars: Vec<u64>,
-    pub per_second: f64,
-}
-
-impl Graph {
-    pub fn of(series: &Series) -> Graph {
-        Graph {
-            bars: series.last(BARS),
-            per_second: series.rate(),
-        }
+/// What a series looks like.
+pub fn graph(series: &Series) -> Graph {
+    Graph {
+        bars: series.last(BARS),
+        per_second: series.rate(),
     }
 }
 
@@ -50,29 +39,6 @@ pub struct Snapshot {
     pub recent: Option<LatencyFigures>,
     pub overall: Option<LatencyFigures>,
     pub shown: Option<Shown>,
-}
-
-/// Colors, or none (`NO_COLOR`).
-#[derive(Debug, Clone, Copy)]
-pub struct Theme {
-    pub has_colors: bool,
-}
-
-impl Theme {
-    fn color(self, color: Color) -> Style {
-        match self.has_colors {
-            true => Style::new().fg(color),
-            false => Style::new(),
-        }
-    }
-
-    fn dim(self) -> Style {
-        self.color(Color::DarkGray)
-    }
-
-    fn strong(self, color: Color) -> Style {
-        self.color(color).add_modifier(Modifier::BOLD)
-    }
 }
 
 /// One picture of the demo.
@@ -128,12 +94,13 @@ impl View<'_> {
     fn rows_in(&self, frame: &mut Frame<'_>, area: Rect) {
         let totals = &self.snapshot.totals;
         let rolled_back = format!("{} rolled back", grouped(totals.rolled_back));
-        self.panel(
+        draw_panel(
+            self.theme,
             frame,
             area,
             Panel {
-                title: " Postgres: rows in ",
-                count: totals.committed + totals.by_hand.rows,
+                title: " Postgres: rows in ".to_owned(),
+                count: grouped(totals.committed + totals.by_hand.rows),
                 unit: "committed",
                 graph: &self.snapshot.rows_in,
                 color: Color::Blue,
@@ -153,12 +120,13 @@ impl View<'_> {
         } else {
             Color::Red
         };
-        self.panel(
+        draw_panel(
+            self.theme,
             frame,
             area,
             Panel {
-                title: " Kafka: events out ",
-                count: totals.arrived + totals.by_hand_arrived,
+                title: " Kafka: events out ".to_owned(),
+                count: grouped(totals.arrived + totals.by_hand_arrived),
                 unit: "arrived",
                 graph: &self.snapshot.events_out,
                 color: Color::Green,
@@ -168,40 +136,6 @@ impl View<'_> {
                 ],
             },
         );
-    }
-
-    fn panel(&self, frame: &mut Frame<'_>, area: Rect, panel: Panel<'_>) {
-        let block = Block::bordered()
-            .border_type(BorderType::Rounded)
-            .border_style(self.theme.dim())
-            .title(Span::styled(panel.title, self.theme.strong(panel.color)));
-        let inner = block.inner(area);
-        frame.render_widget(block, area);
-        let [counts, graph, rest] = Layout::vertical([
-            Constraint::Length(1),
-            Constraint::Fill(1),
-            Constraint::Length(1),
-        ])
-        .areas(inner);
-        let count = Line::from(vec![
-            Span::styled(
-                format!(" {}", grouped(panel.count)),
-                self.theme.strong(panel.color),
-            ),
-            Span::raw(format!(" {}", panel.unit)),
-        ]);
-        frame.render_widget(count, counts);
-        let rate = format!("{:.1}/s ", panel.graph.per_second);
-        frame.render_widget(Line::raw(rate).right_aligned(), counts);
-        let newest_first: Vec<u64> = panel.graph.bars.iter().rev().copied().collect();
-        let bars = Sparkline::default()
-            .data(newest_first)
-            .direction(RenderDirection::RightToLeft)
-            .style(self.theme.color(panel.color));
-        frame.render_widget(bars, graph);
-        let mut line = vec![Span::raw(" ")];
-        line.extend(panel.rest);
-        frame.render_widget(Line::from(line), rest);
     }
 
     fn middle_line(&self) -> Line<'static> {
@@ -308,26 +242,11 @@ impl View<'_> {
     }
 }
 
-/// One of the two ends.
-struct Panel<'a> {
-    title: &'static str,
-    count: u64,
-    unit: &'static str,
-    graph: &'a Graph,
-    color: Color,
-    rest: Vec<Span<'static>>,
-}
-
 fn by_hand(count: u64) -> Span<'static> {
     match count {
         0 => Span::raw(""),
         count => Span::raw(format!(", {} by hand", grouped(count))),
     }
-}
-
-/// Without what would move the cursor: the text may be anybody's.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, " ")
 }
 
 /// The line that is written once a second where there is no terminal.

@@ -9,7 +9,8 @@ use super::Phase;
 use super::books::{Books, ByHand, Received};
 use super::figures::LatencyFigures;
 use super::hints::{BY_HAND, Hints};
-use super::view::{Graph, Snapshot, Theme, View, plain_line, summary};
+use super::view::{Snapshot, View, plain_line, summary};
+use crate::terminal::{Graph, Theme};
 
 /// The event with the most fields: nothing that the shop sends needs more room.
 fn longest_event() -> Received {

@@ -1,5 +1,6 @@
 //! One outbox table: what the relay asks of it and does to it.
 
+pub mod backlog;
 pub mod inspect;
 mod row;
 mod select;
