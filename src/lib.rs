@@ -91,3 +91,5 @@ pub mod status;
 pub mod telemetry;
 #[cfg(feature = "relay")]
 pub mod terminal;
+#[cfg(feature = "relay")]
+pub mod trace;

@@ -32,3 +32,4 @@ mod services;
 mod settle;
 mod status;
 mod support;
+mod trace;

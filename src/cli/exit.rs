@@ -7,6 +7,7 @@ use crate::config::ConfigErrors;
 use crate::db::DbError;
 use crate::relay::RelayError;
 use crate::status::LookError;
+use crate::trace::TraceError;
 
 /// How a command ends. The numbers above 63 are those of BSD's `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,11 @@ impl Exit {
             _ => false,
         };
         let looked = error.downcast_ref().map(LookError::postgres);
-        let of_database = looked.or(error.downcast_ref());
+        let traced = match error.downcast_ref() {
+            Some(TraceError::Postgres { source, .. }) => Some(source),
+            _ => None,
+        };
+        let of_database = looked.or(traced).or(error.downcast_ref());
         let schema = matches!(of_database, Some(DbError::Schema(_)))
             || error.downcast_ref().is_some_and(of_relay);
         if schema || error.is::<ConfigErrors>() {

@@ -20,6 +20,10 @@ pub struct MigrateArgs {
     /// The consumer's side instead: processed_events and its functions, in a consumer's database
     #[arg(long)]
     inbox: bool,
+    /// Make the index that `outboxd trace` looks correlation ids up by, too: writers go on meanwhile, and each
+    /// insert and each mark has an index more to write
+    #[arg(long, conflicts_with = "inbox")]
+    trace_index: bool,
     /// Grant this role what the relay needs [with --print: outboxd_relay]
     #[arg(long, value_name = "ROLE", conflicts_with = "inbox")]
     relay_role: Option<String>,
@@ -45,6 +49,7 @@ impl MigrateArgs {
             false => Plan::of(config),
         };
         Plan {
+            trace_index: self.trace_index,
             roles: Roles {
                 relay: named(&self.relay_role, !self.inbox, "outboxd_relay"),
                 app: named(&self.app_role, !self.inbox, "outboxd_app"),

@@ -13,6 +13,7 @@ mod pause;
 mod replay;
 mod run;
 mod status;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Show who owns each outbox, how much is pending, what is stuck and why
     Status(status::StatusArgs),
+    /// Show the journey of a correlation id: its events, what they caused, what consumers did about them
+    Trace(trace::TraceArgs),
     /// Send rows again that were sent and are still there
     Replay(replay::ReplayArgs),
     /// See to the consumers' side: what they remember
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
         Command::Status(args) => status::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Inbox(args) => inbox::run(args),
         Command::Bench(args) => bench::run(&args),

@@ -99,6 +99,13 @@ pub struct TableName {
 }
 
 impl TableName {
+    /// `schema.table`, each as SQL has it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let WrittenTable { schema, name } = WrittenTable::parse(text)?;
+        let schema = schema?;
+        Some(Self { schema, name })
+    }
+
     /// Both parts in double quotes, ready to stand in a statement.
     pub fn quoted(&self) -> String {
         format!("{}.{}", self.schema.quoted(), self.name.quoted())

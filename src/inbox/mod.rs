@@ -48,6 +48,8 @@ mod error;
 mod identity;
 #[cfg(feature = "consumer")]
 mod outcome;
+#[cfg(feature = "relay")]
+mod processed;
 mod prune;
 mod sql;
 mod status;
@@ -56,6 +58,8 @@ mod tx;
 pub use claim::{Claim, Inbox, Processed, commit};
 pub use error::{InboxError, ProcessError, is_transient};
 pub use identity::{ConsumerName, EventId, Identity, IdentityError};
+#[cfg(feature = "relay")]
+pub use processed::{ProcessedEvent, forgotten, processed};
 pub use prune::{Prune, Pruned};
 #[cfg(feature = "relay")]
 pub(crate) use sql::{MAX_IDENTIFIER_BYTES, is_identifier};

@@ -17,6 +17,10 @@ pub(super) struct Statements {
     pub delete: Arc<str>,
     pub consumers: Arc<str>,
     pub state: Arc<str>,
+    #[cfg(feature = "relay")]
+    pub processed: Arc<str>,
+    #[cfg(feature = "relay")]
+    pub forgotten: Arc<str>,
     pub estimate: Arc<str>,
 }
 
@@ -110,6 +114,20 @@ impl Statements {
                      from n where n.consumer is not null) \
                  select consumer from n where consumer is not null \
                  union select consumer from {s}processed_consumers order by 1"
+            )
+            .into(),
+            // The primary key begins with the consumer.
+            #[cfg(feature = "relay")]
+            processed: format!(
+                "select consumer, event_id, outcome, (extract(epoch from processed_at) * 1e6)::bigint \
+                 from {s}processed_events where consumer = any ($1) and event_id = any ($2) \
+                 order by processed_at"
+            )
+            .into(),
+            #[cfg(feature = "relay")]
+            forgotten: format!(
+                "select consumer, (extract(epoch from forgotten_before) * 1e6)::bigint \
+                 from {s}processed_consumers order by consumer"
             )
             .into(),
             state: format!(

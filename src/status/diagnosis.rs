@@ -4,7 +4,8 @@ use super::report::{
     HeldKey, HeldTopic, KeyHold, OutboxReport, Pause, Report, Service, ServiceWord, Stuck,
     TopicHold, Who,
 };
-use super::words::{counted, since};
+use super::words::since;
+use crate::terminal::counted;
 
 /// Keys of a kind, and topics, that are said one by one for each outbox.
 const SAID: usize = 5;

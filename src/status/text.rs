@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::report::{OutboxReport, Report, SaidBy, Service, ServiceWord, Who};
-use super::words::{counted, duration, since};
-use crate::terminal::{grouped, plain};
+use super::words::{duration, since};
+use crate::terminal::{counted, grouped, plain};
 
 /// Everything, what is stuck first.
 pub fn page(report: &Report) -> String {

@@ -1,16 +1,8 @@
-//! Times and numbers as people read them.
+//! Times as people read them.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-
-/// `1 row`, `2 rows`
-pub fn counted(number: u64, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        number => format!("{} {what}s", crate::terminal::grouped(number)),
-    }
-}
 
 /// ` since 2026-01-02T03:04:05Z (3m 2s)`: a time of a report whose own time is `now`.
 pub fn since(time: &str, now: &str) -> String {
@@ -47,10 +39,6 @@ mod tests {
         assert_eq!(
             [-3.0, 0.25, 59.0, 3_725.9].map(duration),
             ["0.0s", "0.2s", "59.0s", "1h 2m 5s"]
-        );
-        assert_eq!(
-            [(0, "row"), (1, "row"), (1234, "key")].map(|(n, what)| counted(n, what)),
-            ["0 rows", "1 row", "1,234 keys"]
         );
     }
 }

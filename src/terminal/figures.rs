@@ -27,6 +27,14 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// `1 row`, `2 rows`
+pub fn counted(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{} {what}s", grouped(number)),
+    }
+}
+
 /// Without what would move the cursor: the text may be anybody's.
 pub fn plain(text: &str) -> String {
     text.replace(char::is_control, " ")
@@ -43,6 +51,14 @@ mod tests {
         assert_eq!(
             [0, 999, 1000, 1_234_567].map(grouped),
             ["0", "999", "1,000", "1,234,567"]
+        );
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(
+            [(0, "row"), (1, "row"), (1234, "key")].map(|(n, what)| counted(n, what)),
+            ["0 rows", "1 row", "1,234 keys"]
         );
     }
 }

@@ -6,7 +6,7 @@ mod screen;
 
 use ratatui::style::{Color, Modifier, Style};
 
-pub use figures::{grouped, plain, short};
+pub use figures::{counted, grouped, plain, short};
 pub use panel::{Graph, PANEL_ROWS, Panel, draw_panel};
 pub use screen::{Screen, Wish, can_be_drawn_on, restore};
 

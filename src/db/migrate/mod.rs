@@ -5,8 +5,10 @@
 //! their own migration tool want the very same SQL as text.
 
 mod grants;
+mod installed;
 mod planned;
 mod steps;
+mod trace_index;
 mod verify;
 
 use std::collections::BTreeSet;
@@ -14,14 +16,16 @@ use std::fmt::Write;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use super::DbError;
+use super::{DbError, TableName};
 use crate::config::Config;
 
 use grants::Grants;
 use steps::{INBOX, INBOX_NAME, Migration, NOTIFY, OUTBOX, RELAY, component_name, for_table};
 
 pub use grants::{RELAY_TABLES, Roles};
+pub use installed::{Installed, installed};
 pub use planned::{ForeignTable, PlannedOutbox};
+pub use trace_index::trace_index;
 pub use verify::{verify, verify_inbox};
 
 /// `outb` in ASCII: the class number of every advisory lock that outboxd takes.
@@ -39,6 +43,8 @@ pub struct Plan {
     pub outboxes: Vec<PlannedOutbox>,
     /// The consumer's side: `processed_events` and its functions.
     pub inbox: bool,
+    /// The index that traces need, on each outbox table of outboxd's own.
+    pub trace_index: bool,
     pub roles: Roles,
 }
 
@@ -176,6 +182,11 @@ impl Plan {
         outboxes.filter(|outbox| outbox.foreign.is_none())
     }
 
+    fn traced_tables(&self) -> impl Iterator<Item = &TableName> {
+        let tables = self.own_tables().map(|outbox| &outbox.table);
+        tables.filter(|_| self.trace_index)
+    }
+
     /// All of it as plain SQL, for a fresh database.
     pub fn print(&self) -> String {
         let mut sql = format!("begin;\n\n{}\n", self.bookkeeping());
@@ -193,6 +204,13 @@ impl Plan {
         }
         sql.push_str(&self.extras());
         sql.push_str("\ncommit;\n");
+        for table in self.traced_tables() {
+            let _ = write!(
+                sql,
+                "\n-- For outboxd trace. Outside of the transaction, so that writers go on.\n{}",
+                trace_index::create(table)
+            );
+        }
         sql
     }
 
@@ -218,6 +236,11 @@ impl Plan {
         }
         self.locked(connection, "applying grants and triggers", &self.extras())
             .await?;
+        for table in self.traced_tables() {
+            if trace_index::ensure(connection, table).await? {
+                applied.push(format!("{}: the index for traces", component_name(table)));
+            }
+        }
         Ok(applied)
     }
 

@@ -58,9 +58,12 @@ pub const INBOX_NAME: &str = "inbox";
 
 pub const NOTIFY: &str = include_str!("../../../migrations/outbox/notify.sql");
 
+/// What the names of outbox tables' components begin with.
+pub const OUTBOX_PREFIX: &str = "outbox ";
+
 /// The component of an outbox table in `outboxd_migrations`.
 pub fn component_name(table: &TableName) -> String {
-    format!("outbox {table}")
+    format!("{OUTBOX_PREFIX}{table}")
 }
 
 /// The files speak of `outbox_events` and `outbox_append`; another table gets names of its own.

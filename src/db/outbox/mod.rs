@@ -7,6 +7,7 @@ mod select;
 pub mod sent_rows;
 mod shape;
 mod statements;
+pub mod traced;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
