@@ -88,6 +88,8 @@ pub mod shutdown;
 #[cfg(feature = "relay")]
 pub mod status;
 #[cfg(feature = "relay")]
+pub mod tail;
+#[cfg(feature = "relay")]
 pub mod telemetry;
 #[cfg(feature = "relay")]
 pub mod terminal;

@@ -32,4 +32,5 @@ mod services;
 mod settle;
 mod status;
 mod support;
+mod tail;
 mod trace;

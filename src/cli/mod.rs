@@ -13,6 +13,7 @@ mod pause;
 mod replay;
 mod run;
 mod status;
+mod tail;
 mod trace;
 
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Show who owns each outbox, how much is pending, what is stuck and why
     Status(status::StatusArgs),
+    /// Follow what is being published
+    Tail(tail::TailArgs),
     /// Show the journey of a correlation id: its events, what they caused, what consumers did about them
     Trace(trace::TraceArgs),
     /// Send rows again that were sent and are still there
@@ -159,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
         Command::Status(args) => status::run(&args),
+        Command::Tail(args) => tail::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Inbox(args) => inbox::run(args),

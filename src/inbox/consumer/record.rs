@@ -25,7 +25,7 @@ pub struct Record {
 }
 
 impl Record {
-    pub(super) fn of(topic: Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+    pub(crate) fn of(topic: Arc<str>, message: &BorrowedMessage<'_>) -> Record {
         // The wrapper panics at a name that is not UTF-8. What can be decoded without headers still is.
         let headers = catch_unwind(AssertUnwindSafe(|| headers(message)));
         let headers = headers.unwrap_or_else(|_| {
