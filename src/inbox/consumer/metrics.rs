@@ -35,7 +35,7 @@ pub struct Metrics {
     created_to_processed: Family<ConsumerLabel, Histogram>,
 }
 
-/// From half a millisecond to about half an hour.
+/// From half a millisecond to about a quarter of an hour.
 fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.0005, 2.0, 22))
 }
@@ -122,6 +122,16 @@ impl Metrics {
             created_to_processed: self.created_to_processed.get_or_create_owned(&label),
             lag: self.lag.clone(),
         }
+    }
+}
+
+#[cfg(all(test, feature = "relay"))]
+impl Metrics {
+    /// With a value of each.
+    pub(crate) fn sampled() -> Metrics {
+        let metrics = Metrics::default();
+        metrics.consumer("c").set_lag("t", 0, 0);
+        metrics
     }
 }
 
