@@ -26,7 +26,18 @@ struct Stage {
 }
 
 impl Stage {
+    /// With one request under way at a time: a broker that knows the producer refuses what comes after a refused
+    /// one, this Kafka does not.
     async fn new(name: &'static str) -> Stage {
+        let mut stage = Stage::pipelined(name).await;
+        stage
+            .fixture
+            .relay
+            .set("kafka.properties.max.in.flight", "1");
+        stage
+    }
+
+    async fn pipelined(name: &'static str) -> Stage {
         let kafka = MockCluster::new(1).expect("a Kafka in the process");
         kafka.create_topic(TOPIC, 1, 1).expect("a topic");
         let database = services::postgres().await.create_database(name).await;
@@ -246,7 +257,7 @@ async fn whoever_may_not_produce_at_all_asks_less_and_less_often() {
 /// would refuse the later. One that does not takes it.
 #[tokio::test]
 async fn a_message_set_for_which_only_a_later_one_vouches_goes_out_again() {
-    let mut stage = Stage::new("injected_vouched").await;
+    let mut stage = Stage::pipelined("injected_vouched").await;
     // Several sets are under way at a time, since each row comes by itself.
     let slow = Duration::from_secs(1);
     stage
