@@ -56,6 +56,13 @@ pub(super) const CASES: &[Case] = &[
         ],
     ),
     (
+        "[outbox.a]\ndead_letter_topic = 'dead letters'\n[outbox.b]\ntable = 'b'\ndead_letter_topic = 'dead.letters'",
+        &[],
+        &[
+            "outbox.a.dead_letter_topic: must be a topic of 1 to 249 of a-z A-Z 0-9 . _ -, is \"dead letters\", from FILE",
+        ],
+    ),
+    (
         "[outbox.a]\ntopic = ''\n[outbox.b]\ntable = 'b'\ntopic = '{payload}-x'",
         &[],
         &[
