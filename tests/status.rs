@@ -331,3 +331,36 @@ async fn nobody_at_all_an_old_schema_and_wrong_arguments_are_told_apart() {
     let said = fails(&outboxd(&["status", "--whatever"]), 2);
     assert!(said.contains("--whatever"), "{said}");
 }
+
+#[tokio::test]
+async fn a_probe_says_whether_the_relay_is_alive_and_ready() {
+    let mut fixture = Fixture::new("probe").await;
+    let probe = |fixture: &Fixture, arguments: &[&str]| {
+        let output = fixture.relay.command(arguments).output();
+        output.expect("running outboxd")
+    };
+    let nobody = fails(&probe(&fixture, &["probe"]), 1);
+    assert!(
+        nobody.contains("no relay answers at 127.0.0.1:"),
+        "{nobody}"
+    );
+    let off = fails(&probe(&fixture, &["probe", "--set", "admin.listen=off"]), 1);
+    assert!(off.contains("admin.listen"), "{off}");
+    let kafka = fixture.bootstrap().to_owned();
+    let nobody = outboxd::local::free_port().expect("a free port");
+    let nobody = format!("127.0.0.1:{nobody}");
+    fixture.relay.set("kafka.bootstrap_servers", &nobody);
+    insert(&mut fixture.database, "key").await;
+    fixture.relay.start();
+    fixture.answers("/livez", 200, "").await;
+    succeeds(&probe(&fixture, &["probe"]));
+    fixture.answers("/readyz", 503, "").await;
+    let unready = fails(&probe(&fixture, &["probe", "--ready"]), 1);
+    assert!(unready.contains("/readyz answers 503: "), "{unready}");
+    fixture.relay.stop().await;
+    fixture.relay.set("kafka.bootstrap_servers", &kafka);
+    fixture.relay.start();
+    fixture.settled().await;
+    succeeds(&probe(&fixture, &["probe", "--ready"]));
+    fixture.relay.stop().await;
+}

@@ -10,6 +10,7 @@ mod exit;
 mod inbox;
 mod migrate;
 mod pause;
+mod probe;
 mod replay;
 mod run;
 mod status;
@@ -53,6 +54,8 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Show who owns each outbox, how much is pending, what is stuck and why
     Status(status::StatusArgs),
+    /// Ask the relay of this machine whether it is alive, or ready: for health checks without a shell
+    Probe(probe::ProbeArgs),
     /// Follow what is being published
     Tail(tail::TailArgs),
     /// Show the journey of a correlation id: its events, what they caused, what consumers did about them
@@ -162,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
         Command::Status(args) => status::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Replay(args) => replay::run(&args),

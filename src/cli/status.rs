@@ -1,7 +1,6 @@
 //! `outboxd status`
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -11,6 +10,7 @@ use super::{ConfigArgs, Exit};
 use crate::config::Config;
 use crate::outage::chain;
 use crate::shutdown;
+use crate::status::ask::reachable;
 use crate::status::report::Report;
 use crate::status::view::{History, View};
 use crate::status::{self, LookError, text};
@@ -60,16 +60,6 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
             true => go_on(args, &config, relay.as_deref()).await,
         }
     })
-}
-
-/// A relay that listens on every address is asked on this machine's own.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let local: IpAddr = match listen.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(local, listen.port())
 }
 
 async fn show(args: &StatusArgs, config: &Config, relay: Option<&str>) -> anyhow::Result<Exit> {

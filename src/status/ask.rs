@@ -1,5 +1,6 @@
 //! Asks a running relay, on its admin port.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,12 +29,42 @@ pub enum AskError {
     Strange { address: String, problem: String },
 }
 
-/// Asks the relay whose admin port is at `address`, `host:port`.
+/// What an admin port answers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Of HTTP.
+    pub status: u16,
+    pub body: String,
+}
+
+/// Where to ask a relay of this machine: one that listens on every address is asked on the machine's own.
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    let local: IpAddr = match listen.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(local, listen.port())
+}
+
+/// Asks the relay whose admin port is at `address`, `host:port`, how it stands.
 ///
 /// # Errors
 /// When nobody answers there, or somebody else.
 pub async fn ask(address: &str) -> Result<Report, AskError> {
-    let answer = tokio::time::timeout(PATIENCE, get(address)).await;
+    let page = get(address, "/status").await?;
+    report(&page).map_err(|problem| AskError::Strange {
+        address: address.to_owned(),
+        problem,
+    })
+}
+
+/// Asks for a page, whatever its status is.
+///
+/// # Errors
+/// When nobody answers there, or does not speak HTTP. Cancel-safe: the connection is closed.
+pub async fn get(address: &str, path: &str) -> Result<Page, AskError> {
+    let answer = tokio::time::timeout(PATIENCE, exchange(address, path)).await;
     let answer = match answer {
         Err(_) => {
             let address = address.to_owned();
@@ -44,17 +75,17 @@ pub async fn ask(address: &str) -> Result<Report, AskError> {
             source,
         })?,
     };
-    report(&answer).map_err(|problem| AskError::Strange {
+    page(&answer).map_err(|problem| AskError::Strange {
         address: address.to_owned(),
         problem,
     })
 }
 
 /// One request on a connection of its own, which its end closes.
-async fn get(address: &str) -> std::io::Result<Vec<u8>> {
+async fn exchange(address: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
-        "GET /status HTTP/1.1\r\nhost: {address}\r\naccept: application/json\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: application/json\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
@@ -62,16 +93,27 @@ async fn get(address: &str) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn report(answer: &[u8]) -> Result<Report, String> {
+fn page(answer: &[u8]) -> Result<Page, String> {
     let text = str::from_utf8(answer).map_err(|_| "its answer is no text".to_owned())?;
     let (head, body) = text
         .split_once("\r\n\r\n")
         .ok_or("it does not speak HTTP")?;
-    match head.split(' ').nth(1) {
-        Some("200") => {}
-        status => return Err(format!("/status answers {}", status.unwrap_or("nothing"))),
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Ok(Page {
+        status: status.ok_or("its answer has no status")?,
+        body: body.to_owned(),
+    })
+}
+
+fn report(page: &Page) -> Result<Report, String> {
+    match page.status {
+        200 => serde_json::from_str(&page.body)
+            .map_err(|error| format!("its report cannot be read: {error}")),
+        status => Err(format!("/status answers {status}")),
     }
-    serde_json::from_str(body).map_err(|error| format!("its report cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -86,7 +128,8 @@ mod tests {
             (b"HTTP/1.1 404 Not Found\r\n\r\n", "/status answers 404"),
             (b"HTTP/1.1 200 OK\r\n\r\n{}", "its report cannot be read"),
         ] {
-            let said = report(answer).expect_err("no report");
+            let said = page(answer).and_then(|page| report(&page));
+            let said = said.expect_err("no report");
             assert!(said.starts_with(problem), "{said}");
         }
     }

@@ -3,7 +3,7 @@
 //! A running relay makes its [`report::Report`] of what its lanes show (`admin::status`); when none answers, the
 //! database alone says what it knows (`database`). What is stuck is told from the report (`diagnosis`).
 
-mod ask;
+pub mod ask;
 pub mod convert;
 mod database;
 mod diagnosis;
