@@ -1,5 +1,5 @@
 //! Tables of others: compares a mapping with what the catalogue says of the table, so that a mistake shows
-//! at start with its own message, and turns it into the table's [`Shape`].
+//! at start with its own message, and turns it into the table's `Shape`.
 
 mod obstacles;
 mod own;

@@ -1,35 +1,34 @@
 //! Reads unsent rows in order, picks up those that commit late, and hands them over encoded.
 //!
 //! Invariant: no row of a forward batch is handed over until the gaps below it have been asked for in
-//! the same snapshot or a later one; late rows go first. What decides is [`Horizon`]; here is the I/O.
+//! the same snapshot or a later one; late rows go first. What decides is [`Horizon`](super::horizon::Horizon); here is the I/O.
+
+mod orders;
+mod scan;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashSet;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 use super::Postgres;
-use super::horizon::Horizon;
 use super::router::{Batch, Origin, Router};
 use super::status::Progress;
 use super::window::Outgoing;
 use crate::admin::metrics::OutboxMetrics;
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::sequence::Sequence;
-use crate::db::{DbError, Role, ServerLife, Session};
-use crate::event::{Event, EventRef};
+use crate::db::{DbError, Role, Session};
+use crate::event::Event;
 use crate::outage::{Retry, jittered};
+
+use orders::{Allowed, Orders};
+use scan::Scan;
+
+pub use orders::{Allowance, Directions};
 
 /// The first wait after an empty poll, doubled up to `poll_interval`.
 const FIRST_WAIT: Duration = Duration::from_millis(1);
-
-/// The sequence is observed at most this often while there is something to prove: `pg_locks` takes every
-/// partition of the lock table.
-const OBSERVE_EVERY: Duration = Duration::from_millis(200);
-
-/// And this often when there is nothing, to notice a sequence that was set back.
-const OBSERVE_IDLE: Duration = Duration::from_secs(2);
 
 /// How one outbox is read.
 #[derive(Debug, Clone)]
@@ -39,32 +38,6 @@ pub struct SourceSettings {
     pub sweep_interval: Duration,
     /// End after what is committed at the start.
     pub until_empty: bool,
-}
-
-/// What the lane lets the source read; nothing at first.
-#[derive(Debug, Clone, Default)]
-pub struct Allowance {
-    /// Rows above `cleared_upto` that polls may hand over in all.
-    pub rows: u64,
-    pub cleared_upto: i64,
-    /// Rows that are not to be looked at.
-    pub unread: Arc<HashSet<EventRef>>,
-}
-
-/// What one poll may hand over.
-#[derive(Debug, Clone, Copy)]
-struct Allowed {
-    /// Rows above `cleared_upto`.
-    rows: usize,
-    cleared_upto: i64,
-}
-
-/// How the lane directs the source.
-pub struct Directions {
-    pub stop: watch::Receiver<bool>,
-    /// From which row on held rows are to be read again.
-    pub passes: watch::Receiver<Option<i64>>,
-    pub allowance: watch::Receiver<Allowance>,
 }
 
 /// The task that reads.
@@ -79,38 +52,6 @@ pub struct Source {
     pub wake: Arc<Notify>,
 }
 
-/// What a source knows as long as its connection lives.
-struct Scan {
-    sequence: Sequence,
-    horizon: Horizon,
-    observed_at: Option<Instant>,
-    swept_at: Instant,
-    /// Where a sweep under way goes on.
-    sweeping_after: Option<i64>,
-    /// Rows that were read and wait for more late rows than one answer brings.
-    waiting: Vec<Outgoing>,
-    /// What does not count against the allowance was read.
-    is_past_cleared: bool,
-    /// Behind a pooler: the server's clock at the last statement.
-    last_contact: Option<f64>,
-}
-
-/// What is asked of a source, beside going on.
-struct Orders {
-    /// With `until_empty`: the last id that is wanted.
-    target: Option<i64>,
-    /// Everything up to the target was handed over.
-    is_done: bool,
-    passes: watch::Receiver<Option<i64>>,
-    /// How far the pass under way has come.
-    pass_after: Option<i64>,
-    allowance: watch::Receiver<Allowance>,
-    /// Rows that polls have handed over.
-    handed_over: u64,
-    /// The lane was told that the last poll left nothing.
-    has_said_all: bool,
-}
-
 /// What one poll brought.
 #[derive(Default)]
 struct Poll {
@@ -123,21 +64,9 @@ impl Source {
     /// Reads until the lane is gone or `stop` says so. With `until_empty` everything was handed over that
     /// was committed at the start once a batch says that it is the last; after that only passes are made.
     pub async fn run(mut self, rows: mpsc::Sender<Batch>, directions: Directions) {
-        let Directions {
-            mut stop,
-            passes,
-            allowance,
-        } = directions;
         let mut retry = Retry::new(Duration::from_secs(2));
-        let mut orders = Orders {
-            target: None,
-            is_done: false,
-            passes,
-            pass_after: None,
-            allowance,
-            handed_over: 0,
-            has_said_all: false,
-        };
+        let mut stop = directions.stop.clone();
+        let mut orders = Orders::new(directions);
         loop {
             let ended = tokio::select! {
                 biased;
@@ -286,16 +215,7 @@ impl Source {
             orders.target = Some(sequence.bound(session).await?);
         }
         session.commit().await?;
-        Ok(Scan {
-            sequence,
-            horizon: Horizon::default(),
-            observed_at: None,
-            swept_at: Instant::now(),
-            sweeping_after: None,
-            waiting: Vec::new(),
-            is_past_cleared: false,
-            last_contact: None,
-        })
+        Ok(Scan::new(sequence))
     }
 
     /// One poll: a forward batch, then the gaps, and all of it in the order of its ids.
@@ -464,118 +384,5 @@ impl Source {
             .rows
             .retain(|row| !scan.horizon.is_in_gap(row.event.id));
         Ok(self.router.batch(found.rows, Origin::Sweep))
-    }
-}
-
-impl Orders {
-    /// Waits until polls may hand over rows, and says which; nothing when the lane is gone.
-    async fn allowed(&mut self) -> Option<Allowed> {
-        let handed_over = self.handed_over;
-        let is_done = self.is_done;
-        let allowance = self
-            .allowance
-            .wait_for(|allowance| is_done || allowance.rows > handed_over);
-        let allowance = allowance.await.ok()?;
-        let left = allowance.rows.saturating_sub(handed_over);
-        Some(Allowed {
-            rows: usize::try_from(left).unwrap_or(usize::MAX),
-            cleared_upto: allowance.cleared_upto,
-        })
-    }
-
-    fn unread(&self) -> Arc<HashSet<EventRef>> {
-        Arc::clone(&self.allowance.borrow().unread)
-    }
-
-    /// A poll hands over so many rows; says whether it is news that there are no more.
-    fn hand_over(&mut self, rows: usize, is_all: bool) -> bool {
-        self.handed_over = self.handed_over.saturating_add(rows as u64);
-        is_all && !std::mem::replace(&mut self.has_said_all, is_all)
-    }
-
-    /// Takes an order for a pass, if there is a new one.
-    fn take_pass(&mut self) {
-        if self.passes.has_changed().unwrap_or(false) {
-            let from = *self.passes.borrow_and_update();
-            self.pass_after = from.map(|from| from.saturating_sub(1));
-        }
-    }
-
-    /// Whether everything up to the target has been read with this poll, for the first time.
-    fn is_reached_by(&mut self, poll: &Poll, horizon: &Horizon) -> bool {
-        let is_reached = !self.is_done
-            && self.target.is_some_and(|target| {
-                !poll.full && (poll.batch.is_empty() || horizon.position() >= target)
-            });
-        self.is_done |= is_reached;
-        is_reached
-    }
-}
-
-impl Scan {
-    /// Begins a poll: makes sure that the server is the same, and looks at the sequence if it is time.
-    async fn begin(&mut self, session: &mut Session) -> Result<(), DbError> {
-        if let Some(life) = session.begin().await? {
-            self.check_life(life);
-        }
-        let due = if self.horizon.is_unproven() {
-            OBSERVE_EVERY
-        } else {
-            OBSERVE_IDLE
-        };
-        if self.observed_at.is_none_or(|at| at.elapsed() >= due) {
-            self.observe(session).await?;
-        }
-        Ok(())
-    }
-
-    /// Forgets everything when the server may have crashed since the last statement.
-    fn check_life(&mut self, life: ServerLife) {
-        if self
-            .last_contact
-            .is_some_and(|last| life.backend_start > last)
-        {
-            self.forget();
-        }
-        self.last_contact = Some(life.now);
-    }
-
-    fn forget(&mut self) {
-        self.horizon = Horizon::default();
-        self.observed_at = None;
-        self.waiting.clear();
-    }
-
-    /// Observes the sequence; says whether an owner of gaps has ended.
-    async fn observe(&mut self, session: &mut Session) -> Result<bool, DbError> {
-        let (bound, holders) = self.sequence.observe(session).await?;
-        self.observed_at = Some(Instant::now());
-        match self.horizon.observe(bound, holders) {
-            Ok(has_ended) => Ok(has_ended),
-            Err(fell_back) => Err(DbError::FellBack(fell_back)),
-        }
-    }
-
-    /// Whether an owner of gaps has ended that is not among `ended`, to which it is added.
-    async fn has_owner_ended(
-        &mut self,
-        session: &mut Session,
-        ended: &mut Vec<u32>,
-    ) -> Result<bool, DbError> {
-        if self.horizon.has_owner_without_xid() {
-            // No snapshot shows a transaction without an id; its lock does.
-            return self.observe(session).await;
-        }
-        if self.horizon.owners().next().is_none() {
-            return Ok(false);
-        }
-        let snapshot = self.sequence.snapshot(session).await?;
-        let before = ended.len();
-        for xid in self.horizon.owners().filter_map(|owner| owner.xid) {
-            if snapshot.has_ended(xid) && !ended.contains(&xid) {
-                ended.push(xid);
-            }
-        }
-        Ok(ended.len() > before)
     }
 }
