@@ -344,7 +344,15 @@ async fn a_probe_says_whether_the_relay_is_alive_and_ready() {
         nobody.contains("no relay answers at 127.0.0.1:"),
         "{nobody}"
     );
-    let off = fails(&probe(&fixture, &["probe", "--set", "admin.listen=off"]), 1);
+    // The fixture's own settings would come last, and win.
+    let off = [
+        "probe",
+        "--set",
+        "admin.listen=off",
+        "--postgres-url",
+        &fixture.url,
+    ];
+    let off = fails(&outboxd(&off), 1);
     assert!(off.contains("admin.listen"), "{off}");
     let kafka = fixture.bootstrap().to_owned();
     let nobody = outboxd::local::free_port().expect("a free port");
