@@ -31,12 +31,13 @@ async fn a_database_that_was_never_migrated() {
 async fn a_migration_that_is_pending() {
     let stage = after(
         "pending",
-        "delete from outboxd_migrations where component = 'relay' and version = 3",
+        "delete from outboxd_migrations m where component = 'relay' and version = \
+             (select max(version) from outboxd_migrations l where l.component = m.component)",
     )
     .await;
     let lines = stage.finds(&["error schema"]);
     assert!(
-        lines[0].contains("must be at version 3, is 2: run outboxd migrate"),
+        lines[0].contains("must be at version ") && lines[0].contains(": run outboxd migrate"),
         "{lines:?}"
     );
 }
