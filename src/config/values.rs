@@ -136,6 +136,10 @@ impl Value for LogFilter {
             || text
                 .split(',')
                 .all(|part| part.contains('=') || word_is_level(part.trim()));
+        // The library's parser takes a value apart between the bytes of a character, and panics.
+        if !text.is_ascii() {
+            return Err(rule.to_owned());
+        }
         match tracing_subscriber::EnvFilter::try_new(text) {
             Ok(_) if words_are_levels => Ok(Self(text.to_owned())),
             _ => Err(rule.to_owned()),

@@ -219,6 +219,13 @@ pub(super) const CASES: &[Case] = &[
         ],
     ),
     (
+        "[log]\nlevel = ' a🌀='",
+        &[],
+        &[
+            "log.level: must be off, error, warn, info, debug, trace, or directives such as \"info,outboxd=debug\", is \" a🌀=\", from FILE",
+        ],
+    ),
+    (
         "[log]\nlevel = 'WARN,outboxd=debug,[span{id=1}]=trace'",
         &[],
         &[],
