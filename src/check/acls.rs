@@ -58,7 +58,12 @@ impl fmt::Display for Acl {
 pub fn of_relay(config: &Config, principal: &str) -> Vec<Acl> {
     let mut acls = Acls::of(principal);
     let create = config.kafka.create_topics.enabled.then_some("Create");
-    for topic in topics(config) {
+    let outboxes = config.outboxes.values();
+    let letters = outboxes.filter_map(|outbox| outbox.dead_letter_topic.clone());
+    let written = topics(config)
+        .into_iter()
+        .chain(letters.map(Resource::Topic));
+    for topic in without_covered(written.collect()) {
         // Write brings Describe. An idempotent producer needs no more, from Kafka 2.8 on.
         let operations = ["Write", "DescribeConfigs"].into_iter().chain(create);
         acls.allow(topic, operations);
@@ -130,8 +135,12 @@ fn topics(config: &Config) -> BTreeSet<Resource> {
         let templates = &outbox.templates;
         std::iter::once(&templates.topic).chain(templates.topics.values())
     });
+    without_covered(templates.map(resource).collect())
+}
+
+/// All topics are all topics.
+fn without_covered(topics: BTreeSet<Resource>) -> BTreeSet<Resource> {
     let all = Resource::Topic("*".to_owned());
-    let topics: BTreeSet<Resource> = templates.map(resource).collect();
     match topics.contains(&all) {
         true => BTreeSet::from([all]),
         false => topics,
@@ -194,6 +203,7 @@ mod tests {
         let options = [
             ("outbox.a.topic", "orders"),
             ("outbox.a.table", "a"),
+            ("outbox.a.dead_letter_topic", "letters"),
             ("outbox.b.topic", "shop.{aggregate_type}-events"),
             ("outbox.b.topics.x", "archive"),
         ];
@@ -202,6 +212,7 @@ mod tests {
             lines(&of_relay(&config(&options), "User:x")),
             [
                 format!("{publish} 'archive'"),
+                format!("{publish} 'letters'"),
                 format!("{publish} 'orders'"),
                 format!("{publish} 'shop.' --resource-pattern-type prefixed"),
             ]

@@ -35,7 +35,8 @@ pub fn uses<'a>(config: &'a Config, waiting: &'a [Waiting]) -> BTreeMap<String, 
     for outbox in config.outboxes.values() {
         let templates = &outbox.templates;
         let topics = std::iter::once(&templates.topic).chain(templates.topics.values());
-        for topic in topics.filter_map(constant) {
+        let dead_letters = outbox.dead_letter_topic.clone();
+        for topic in topics.filter_map(constant).chain(dead_letters) {
             let usage = uses.entry(topic).or_default();
             usage.outboxes.insert(&outbox.name);
         }
@@ -105,7 +106,7 @@ fn judge_unusable(code: RDKafkaErrorCode, usage: &Usage<'_>, config: &Config, bo
     let users: Vec<&str> = usage.outboxes.iter().copied().collect();
     let waits = match users.as_slice() {
         [] => String::new(),
-        users => format!(", and the rows of outbox {} wait for it", users.join(", ")),
+        users => format!(", and outbox {} sends to it", users.join(", ")),
     };
     match code {
         RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {

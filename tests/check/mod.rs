@@ -1,5 +1,6 @@
 //! `outboxd check`: what is configured, and what stands in the way of the guarantees.
 
+mod acls;
 mod configuration;
 mod postgres;
 mod stage;

@@ -33,9 +33,8 @@ async fn a_topic_that_the_configuration_names_and_that_does_not_exist() {
     stage.set("outbox.default.topics.order_archived", "no-such-topic");
     let lines = stage.finds(&["error topic-missing"]);
     assert!(
-        lines[0].contains(
-            "topic \"no-such-topic\": does not exist, and the rows of outbox default wait"
-        ),
+        lines[0]
+            .contains("topic \"no-such-topic\": does not exist, and outbox default sends to it"),
         "{lines:?}"
     );
     stage.set("kafka.create_topics.enabled", "true");
@@ -54,6 +53,14 @@ async fn a_topic_that_a_row_names_and_that_does_not_exist() {
         .await;
     let lines = stage.finds(&["error topic-missing"]);
     assert!(lines[0].contains("topic \"nobody-made-it\""), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_topic_for_dead_letters_that_does_not_exist() {
+    let mut stage = Stage::new("letters").await;
+    stage.set("outbox.default.dead_letter_topic", "no-such-letters");
+    let lines = stage.finds(&["error topic-missing"]);
+    assert!(lines[0].contains("topic \"no-such-letters\""), "{lines:?}");
 }
 
 #[tokio::test]

@@ -57,7 +57,8 @@ pub struct LocalKafka {
 
 impl LocalKafka {
     /// Formats new storage and starts a broker on it; returns when it answers. `properties` are
-    /// added to `server.properties`, and replace ours of the same name.
+    /// added to `server.properties`, and replace ours of the same name; `{port}` and `{controller}` in them stand
+    /// for the broker's own ports.
     ///
     /// A killed broker is let in again when its old session has expired: after 3 s here, instead of
     /// Kafka's 9, at the risk that a machine which stalls for longer fences it.
@@ -215,6 +216,8 @@ impl LocalKafka {
         );
         // Of several properties of a name the last counts.
         for (name, value) in BROKER_PROPERTIES.iter().chain(properties) {
+            let value = value.replace("{port}", &port.to_string());
+            let value = value.replace("{controller}", &controller.to_string());
             text.push_str(&format!("{name}={value}\n"));
         }
         self.sandbox.write(PROPERTIES, &text)?;
@@ -235,6 +238,44 @@ impl LocalKafka {
             "formatting Kafka's storage ended with {status}:\n{}",
             self.log()
         );
+        Ok(())
+    }
+}
+
+/// Kafka's own command-line tools.
+pub struct KafkaTools {
+    sandbox: Sandbox,
+    java: Java,
+}
+
+impl KafkaTools {
+    pub async fn new() -> Result<Self> {
+        let java = Java::of(
+            &format!("kafka-tools-{KAFKA_VERSION}"),
+            "kafka-tools-pom.xml",
+        )
+        .await;
+        let sandbox = Sandbox::create("kafka-tools", None, Signal::KILL)?;
+        let (logging, configuration) = java::LOGGING;
+        sandbox.write(logging, configuration)?;
+        Ok(Self {
+            sandbox,
+            java: java.context("no tools of Kafka for the tests")?,
+        })
+    }
+
+    /// Runs a printed command of `kafka-acls.sh`, as a shell would take it apart.
+    pub async fn kafka_acls(&self, bootstrap: &str, line: &str) -> Result<()> {
+        let words = line.split(' ').map(|word| word.trim_matches('\''));
+        let mut words = words.skip_while(|word| *word == "kafka-acls.sh");
+        let class = "org.apache.kafka.tools.AclCommand";
+        let mut command = self.java.command(&self.sandbox, class);
+        command
+            .args(["--bootstrap-server", bootstrap])
+            .args(&mut words);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "{line}: {said}");
         Ok(())
     }
 }
