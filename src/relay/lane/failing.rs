@@ -217,6 +217,7 @@ impl LaneCore {
                     self.window.parked(ticket, blocks, Instant::now());
                 }
                 self.moved.acknowledged = true;
+                self.vain_rebuilds = 0;
                 self.make_progress();
             }
             Parks::Noted => self.noted(),

@@ -139,7 +139,7 @@ struct LaneCore {
     stopping: bool,
     source_done: bool,
     probed_at: Instant,
-    /// Producers that were made anew since Kafka last took a row.
+    /// Producers that were made anew since Kafka last took a row, or one was parked.
     vain_rebuilds: u32,
     /// Nothing goes out before.
     sending_from: Instant,
