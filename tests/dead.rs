@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::support::command::{command, fails, outboxd, succeeds};
+use crate::support::command::{command, errors, fails, outboxd, succeeds};
 use crate::support::fixture::{connect, execute, number};
 use crate::support::services::{self, TestDatabase};
 
@@ -296,6 +296,65 @@ async fn a_decision_is_recorded_with_who_when_and_why_and_only_if_it_is_confirme
 }
 
 #[tokio::test]
+async fn a_topic_whose_refused_rows_are_to_be_parked_is_noted_only_if_it_is_confirmed() {
+    let mut parked = Parked::new("dead_park").await;
+    let bypasses = "select count(*) from outboxd_bypasses where outbox = 'public.outbox_events' and topic = 't'";
+    let in_force = format!("{bypasses} and ended_at is null");
+    let unasked = parked.run(&["park", "--topic", "t"]);
+    let said = fails(&unasked, 1);
+    assert!(
+        said.contains("no relay says here whether the breaker is open"),
+        "{said}"
+    );
+    assert!(
+        said.contains(
+            "--yes: must be given where nobody can be asked (stdin is no terminal), is not given"
+        ),
+        "{said}"
+    );
+    assert!(!said.contains("--dry-run"), "{said}");
+    assert_eq!(number(&mut parked.database, bypasses).await, 0);
+
+    let reason = ["--why", "its limit stays", "--who", "ada"];
+    let said = parked.text(&[&["park", "--topic", "t", "--yes"], &reason[..]].concat());
+    assert_eq!(
+        said,
+        "refused rows of topic \"t\" are parked until Kafka takes one; \
+         no relay owns the outbox now, the next one acts on it\n"
+    );
+    let noted = format!("{in_force} and by = 'ada' and why = 'its limit stays'");
+    assert_eq!(number(&mut parked.database, &noted).await, 1);
+    let again = parked.run(&["park", "--topic", "t", "--json"]);
+    assert_eq!(errors(&again), "outboxd: that is so already\n");
+    let again: Value = serde_json::from_str(&succeeds(&again)).expect("JSON");
+    assert_eq!(
+        again,
+        serde_json::json!({"outbox": "default", "topic": "t", "parks": true, "changed": false, "owned": false})
+    );
+    assert_eq!(
+        number(&mut parked.database, &noted).await,
+        1,
+        "the first stays as it is"
+    );
+
+    assert_eq!(
+        parked.json(&["park", "--topic", "t", "--stop"])["changed"],
+        true
+    );
+    assert_eq!(number(&mut parked.database, &in_force).await, 0);
+    let said = errors(&parked.run(&["park", "--topic", "t", "--stop"]));
+    assert_eq!(said, "outboxd: that is so already\n");
+    parked.text(&["park", "--topic", "t", "--yes"]);
+    let by_user = format!("{in_force} and by = session_user and why is null");
+    assert_eq!(number(&mut parked.database, &by_user).await, 1);
+    assert_eq!(
+        number(&mut parked.database, bypasses).await,
+        2,
+        "both are kept"
+    );
+}
+
+#[tokio::test]
 async fn many_rows_are_decided_at_once_and_a_reader_may_go_away() {
     let mut parked = Parked::new("dead_many").await;
     execute(
@@ -425,6 +484,18 @@ async fn wrong_arguments_are_refused_by_name_rule_and_value() {
             "the argument '[IDS]...' cannot be used with '--all'",
         ),
         (&["discard", "1", "--topic", "t"], "cannot be used with"),
+        (
+            &["park", "--yes"],
+            "required arguments were not provided:\n  --topic <TOPIC>",
+        ),
+        (
+            &["park", "--topic", "no such"],
+            "invalid value 'no such' for '--topic <TOPIC>': must be 1 to 249",
+        ),
+        (
+            &["park", "--topic", "t", "--stop", "--why", "x"],
+            "the argument '--stop' cannot be used with '--why <TEXT>'",
+        ),
     ] {
         let output = outboxd(&[&["dead"], arguments].concat());
         let said = fails(&output, 2);
@@ -448,6 +519,10 @@ async fn wrong_arguments_are_refused_by_name_rule_and_value() {
         "--json",
         "--all",
     ] {
+        assert!(help.contains(option), "{option} in {help}");
+    }
+    let help = succeeds(&outboxd(&["dead", "park", "--help"]));
+    for option in ["--topic", "--stop", "--yes", "--why", "--who", "--json"] {
         assert!(help.contains(option), "{option} in {help}");
     }
 }

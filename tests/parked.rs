@@ -1,9 +1,12 @@
 //! Rows that cannot be published: parked with their reason, and what a person decides about them.
 
+use std::process::Output;
+
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::support::fixture::{Fixture, execute, insert, number};
+use crate::support::command::{fails, succeeds};
+use crate::support::fixture::{Fixture, boolean, execute, insert, number};
 use crate::support::services;
 
 /// What a topic of these tests takes, and a payload that is more, compressed or not.
@@ -374,4 +377,82 @@ async fn a_topic_whose_rows_are_refused_in_turn_is_tried_with_one_row_and_parks_
         .await;
     decide(&mut fixture, "retry").await;
     fixture.settled().await;
+}
+
+/// Runs `outboxd dead park`.
+fn park(fixture: &Fixture, topic: &str, arguments: &[&str]) -> Output {
+    let arguments = [&["dead", "park", "--topic", topic], arguments].concat();
+    let output = fixture.relay.command(&arguments).output();
+    output.expect("running outboxd")
+}
+
+#[tokio::test]
+async fn rows_of_a_topic_with_an_open_breaker_are_parked_all_the_same_until_it_takes_one() {
+    let mut fixture = fixture("bypass", "park_row").await;
+    fixture.relay.set("outbox.default.breaker_errors", "3");
+    let topic = fixture.topic.clone();
+    for key in 0..8 {
+        write(&mut fixture, &format!("bad {key}"), None).await;
+    }
+    fixture.relay.start();
+    fixture.answers("/status", 200, "\"breakerOpen\"").await;
+    parked(&mut fixture, 2).await;
+    let said = fails(&park(&fixture, "elsewhere", &["--yes"]), 1);
+    let rule = format!("--topic: must be one whose breaker is open ({topic}), is elsewhere");
+    assert!(said.contains(&rule), "{said}");
+    let reason = ["--yes", "--why", "the limit stays", "--who", "ada"];
+    let said = succeeds(&park(&fixture, &topic, &reason));
+    assert!(
+        said.ends_with("; the relay acts on it within about a second\n"),
+        "{said}"
+    );
+    parked(&mut fixture, 8).await;
+    fixture
+        .answers("/status", 200, "by ada: the limit stays")
+        .await;
+    fixture.answers("/status", 200, "\"topicCount\": 0").await;
+
+    // Whoever restarts: it is in force for the next relay, though its breaker was never open.
+    fixture.relay.stop().await;
+    for key in 8..14 {
+        write(&mut fixture, &format!("bad {key}"), None).await;
+    }
+    fixture.relay.start();
+    parked(&mut fixture, 14).await;
+    let in_force =
+        "select ended_at is null and by = 'ada' and why = 'the limit stays' from outboxd_bypasses";
+    assert!(boolean(&mut fixture.database, in_force).await);
+    let reasons =
+        "select count(*) from outboxd_parked where class = 'row' and reason like '%too large%'";
+    assert_eq!(number(&mut fixture.database, reasons).await, 14);
+
+    // A row that the topic takes ends it.
+    write(&mut fixture, "good", Some(1)).await;
+    assert_eq!(next(&mut fixture).await, pair("good", 1));
+    fixture
+        .until("select ended_at is not null from outboxd_bypasses")
+        .await;
+    for key in 14..20 {
+        write(&mut fixture, &format!("bad {key}"), None).await;
+    }
+    fixture.answers("/status", 200, "\"breakerOpen\"").await;
+    parked(&mut fixture, 16).await;
+
+    // With SQL alone, again; and taken back.
+    let sql = format!("select outbox_dead_park('public.outbox_events', '{topic}')");
+    assert!(boolean(&mut fixture.database, &sql).await, "{sql}");
+    assert!(
+        !boolean(&mut fixture.database, &sql).await,
+        "it is in force"
+    );
+    parked(&mut fixture, 20).await;
+    let changes = "the topics whose refused rows are to be parked have changed";
+    let before = fixture.relay.logged(changes);
+    succeeds(&park(&fixture, &topic, &["--stop"]));
+    fixture.relay.logs_more(changes, before).await;
+    for key in 20..22 {
+        write(&mut fixture, &format!("bad {key}"), None).await;
+    }
+    fixture.answers("/status", 200, "\"breakerOpen\"").await;
+    parked(&mut fixture, 20).await;
 }

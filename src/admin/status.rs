@@ -91,8 +91,13 @@ fn outbox(shown: &Shown, this: Uuid) -> OutboxReport {
             .map(|standing| Parked::from(&standing.parked))
             .unwrap_or_default(),
         paused: standing
-            .into_iter()
-            .flat_map(|standing| standing.pauses)
+            .iter()
+            .flat_map(|standing| standing.pauses.iter().cloned())
+            .map(Into::into)
+            .collect(),
+        bypassed: standing
+            .iter()
+            .flat_map(|standing| standing.bypasses.iter().cloned())
             .map(Into::into)
             .collect(),
         last_error: progress.last_error().map(Into::into),

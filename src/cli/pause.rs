@@ -49,7 +49,8 @@ pub struct ResumeArgs {
     what: What,
 }
 
-fn topic(text: &str) -> Result<String, String> {
+/// A topic's name, as an argument.
+pub(super) fn topic(text: &str) -> Result<String, String> {
     match is_topic_name(text) {
         true => Ok(text.to_owned()),
         false => Err("must be 1 to 249 of a-z A-Z 0-9 . _ -".to_owned()),

@@ -281,6 +281,15 @@ impl Leases {
     }
 }
 
+/// The beginning of a statement that holds the fence, its first four parameters, by the name `fence`.
+pub(super) fn with_fence(relay_schema: &str) -> String {
+    format!(
+        "with fence as materialized (\
+             select 1 from \"{relay_schema}\".outboxd_leases \
+             where outbox = $1 and lane = $2 and owner = $3 and epoch = $4 for key share)"
+    )
+}
+
 /// A query whose first four parameters are the fence.
 pub(super) fn fenced(
     session: &Session,

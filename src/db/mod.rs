@@ -1,6 +1,7 @@
 //! Every SQL statement, and the connections they run on.
 
 pub mod bench;
+pub mod bypasses;
 pub mod catalogue;
 mod connect;
 pub mod copies;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
 
-use super::lease::{Fence, fenced};
+use super::lease::{Fence, fenced, with_fence};
 use super::{DbError, Session};
 use crate::event::EventRef;
 
@@ -108,11 +108,7 @@ const DECISIONS: i64 = 1_000;
 impl ParkedRows {
     pub fn new(relay_schema: &str) -> ParkedRows {
         let s = format!("\"{relay_schema}\"");
-        let fence = format!(
-            "with fence as materialized (\
-                 select 1 from {s}.outboxd_leases \
-                 where outbox = $1 and lane = $2 and owner = $3 and epoch = $4 for key share)"
-        );
+        let fence = with_fence(relay_schema);
         ParkedRows {
             park: format!(
                 "{fence} insert into {s}.outboxd_parked as p \

@@ -6,6 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
 use uuid::Uuid;
 
+use super::bypasses::{Bypass, Bypasses};
 use super::pauses::{Pause, Pauses};
 use super::{DbError, Session};
 
@@ -25,6 +26,7 @@ pub struct Standing {
     pub lease: Option<LeaseState>,
     pub parked: ParkedState,
     pub pauses: Vec<Pause>,
+    pub bypasses: Vec<Bypass>,
 }
 
 /// The lease of its lane.
@@ -84,6 +86,7 @@ pub struct Standings {
     blocked_count: Arc<str>,
     blocked: Arc<str>,
     pauses: Pauses,
+    bypasses: Bypasses,
 }
 
 impl Standings {
@@ -123,6 +126,7 @@ impl Standings {
             )
             .into(),
             pauses: Pauses::new(relay_schema, outbox),
+            bypasses: Bypasses::new(relay_schema, outbox),
         }
     }
 
@@ -145,6 +149,7 @@ impl Standings {
             lease,
             parked,
             pauses: self.pauses.list(session).await?,
+            bypasses: self.bypasses.list(session).await?,
         })
     }
 

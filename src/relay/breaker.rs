@@ -27,6 +27,17 @@ struct Refusals {
     is_tried: bool,
     /// What was said when it opened, and when that was.
     opened: Option<(Box<str>, Instant)>,
+    /// Somebody wants the rows parked, however many they are: it does not open.
+    is_bypassed: bool,
+}
+
+/// What it ends that the brokers took a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// The breaker was open.
+    Open,
+    /// It was bypassed.
+    Bypass,
 }
 
 impl Breaker {
@@ -49,7 +60,7 @@ impl Breaker {
     ) -> bool {
         let refusals = self.topics.entry(topic).or_default();
         refusals.rows = refusals.rows.saturating_add(1);
-        let opens = refusals.rows >= self.limit;
+        let opens = refusals.rows >= self.limit && !refusals.is_bypassed;
         if opens {
             self.open(topic, now, jitter);
         }
@@ -68,13 +79,41 @@ impl Breaker {
         refusals.trial_at = Some(now + wait);
     }
 
-    /// The brokers took a row. Says whether that closes the breaker.
-    pub fn took(&mut self, topic: TopicId) -> bool {
+    /// The brokers took a row: the breaker is closed from now on, and not bypassed. Says if that is new.
+    pub fn took(&mut self, topic: TopicId) -> Option<Ends> {
         let refusals = match self.topics.is_empty() {
             true => None,
             false => self.topics.remove(&topic),
+        }?;
+        match refusals.trial_at {
+            Some(_) => Some(Ends::Open),
+            None => refusals.is_bypassed.then_some(Ends::Bypass),
+        }
+    }
+
+    /// Somebody wants the topic's rows parked until it takes one, though it is to blame and not they. Says
+    /// whether the breaker was open, which it is no more.
+    pub fn bypass(&mut self, topic: TopicId) -> bool {
+        let refusals = self.topics.entry(topic).or_default();
+        let was_open = refusals.trial_at.is_some();
+        *refusals = Refusals {
+            rows: refusals.rows,
+            is_bypassed: true,
+            ..Refusals::default()
         };
-        refusals.is_some_and(|refusals| refusals.trial_at.is_some())
+        was_open
+    }
+
+    /// Somebody wants that no more: the next refusal counts with those before.
+    pub fn arm(&mut self, topic: TopicId) {
+        if let Some(refusals) = self.topics.get_mut(&topic) {
+            refusals.is_bypassed = false;
+        }
+    }
+
+    pub fn is_bypassed(&self, topic: TopicId) -> bool {
+        let refusals = self.topics.get(&topic);
+        refusals.is_some_and(|refusals| refusals.is_bypassed)
     }
 
     /// Whether rows of the topic were refused in turn.
@@ -126,7 +165,7 @@ mod tests {
         let mut breaker = Breaker::new(3, BACKOFF);
         let refused = |breaker: &mut Breaker, at| breaker.refused(TOPIC, at, |wait| wait);
         assert!(!refused(&mut breaker, now));
-        assert!(!breaker.took(TOPIC), "it was closed");
+        assert_eq!(breaker.took(TOPIC), None, "it was closed");
         assert!(!refused(&mut breaker, now));
         assert!(!refused(&mut breaker, now));
         assert!(refused(&mut breaker, now), "three in turn");
@@ -141,7 +180,7 @@ mod tests {
         );
         assert_eq!(breaker.due(next + 2 * BACKOFF.first), [TOPIC]);
         assert!(breaker.is_open(TOPIC));
-        assert!(breaker.took(TOPIC));
+        assert_eq!(breaker.took(TOPIC), Some(Ends::Open));
         assert!(!breaker.is_open(TOPIC));
         assert!(breaker.due(next + BACKOFF.most * 2).is_empty());
     }
@@ -162,7 +201,46 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new(1, BACKOFF);
         assert!(breaker.refused(TOPIC, now, |wait| wait));
-        assert!(!breaker.took(TopicId(8)));
-        assert!(breaker.took(TOPIC));
+        assert_eq!(breaker.took(TopicId(8)), None);
+        assert_eq!(breaker.took(TOPIC), Some(Ends::Open));
+    }
+
+    #[test]
+    fn bypassed_it_blames_the_rows_until_one_is_taken() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(2, BACKOFF);
+        let refused = |breaker: &mut Breaker| breaker.refused(TOPIC, now, |wait| wait);
+        assert!(!breaker.bypass(TopicId(8)), "none was refused yet");
+        assert!(!refused(&mut breaker));
+        assert!(refused(&mut breaker));
+        assert!(breaker.bypass(TOPIC), "it was open");
+        assert!(!breaker.bypass(TOPIC), "it is said again");
+        for _ in 0..20 {
+            assert!(!refused(&mut breaker));
+        }
+        assert!(!breaker.is_open(TOPIC));
+        assert_eq!(breaker.opened(TOPIC), None);
+        assert!(breaker.due(now + BACKOFF.most).is_empty(), "nothing waits");
+        assert_eq!(breaker.took(TOPIC), Some(Ends::Bypass));
+        assert_eq!(breaker.took(TOPIC), None);
+        assert!(!refused(&mut breaker), "it counts anew");
+        assert!(refused(&mut breaker));
+        assert!(breaker.is_bypassed(TopicId(8)));
+        assert!(!breaker.is_bypassed(TOPIC));
+    }
+
+    #[test]
+    fn armed_again_it_opens_with_the_next_refusal() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(2, BACKOFF);
+        breaker.arm(TOPIC);
+        assert!(breaker.topics.is_empty(), "nothing is kept of other topics");
+        breaker.bypass(TOPIC);
+        for _ in 0..5 {
+            assert!(!breaker.refused(TOPIC, now, |wait| wait));
+        }
+        breaker.arm(TOPIC);
+        assert!(!breaker.is_open(TOPIC));
+        assert!(breaker.refused(TOPIC, now, |wait| wait));
     }
 }

@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use crate::admin::metrics::OutboxMetrics;
 use crate::config::{OutboxConfig, RelayConfig, Retention};
+use crate::db::bypasses::Bypasses;
 use crate::db::copies::Copies;
 use crate::db::lease::Standing;
 use crate::db::outbox::{BatchLimit, Outbox};
@@ -253,6 +254,7 @@ impl Relay {
                 deaths: lease.deaths,
                 rows: ParkedRows::new(self.postgres.schema()),
                 pauses: Pauses::new(self.postgres.schema(), &lease.fence.outbox),
+                bypasses: Bypasses::new(self.postgres.schema(), &lease.fence.outbox),
                 metrics: self.metrics.clone(),
             },
             poison: Poison {

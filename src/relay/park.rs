@@ -1,5 +1,6 @@
 //! Parks rows, and acts upon what is decided about them, on a connection of its own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::Postgres;
 use super::caution::{Plan, plan};
 use super::window::Ticket;
 use crate::admin::metrics::OutboxMetrics;
+use crate::db::bypasses::Bypasses;
 use crate::db::lease::{Deaths, Fence};
 use crate::db::outbox::Outbox;
 use crate::db::parked::{Class, Decided, Decision, Parked, ParkedRows, Parking};
@@ -37,6 +39,8 @@ pub enum Order {
     Park(ToPark),
     /// How this and former owners stand, should this one die.
     Note(Deaths),
+    /// A topic whose breaker was bypassed has taken a row.
+    EndBypass(String),
 }
 
 /// A row that is to be parked.
@@ -46,11 +50,19 @@ pub struct ToPark {
     pub parking: Parking,
 }
 
+/// What people want of the outbox until it is taken back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    pub paused: Paused,
+    /// Topics whose breakers are bypassed.
+    pub bypassed: BTreeSet<String>,
+}
+
 /// What was there before this owner.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Loaded {
     pub parked: Vec<Parked>,
-    pub paused: Paused,
+    pub wishes: Wishes,
     pub plan: Plan,
 }
 
@@ -59,8 +71,8 @@ pub struct Loaded {
 pub enum Parks {
     /// The first that is told.
     Loaded(Loaded),
-    /// Something else is paused now.
-    Paused(Paused),
+    /// People want something else now.
+    Wished(Wishes),
     /// These rows are parked.
     Done(Vec<Ticket>),
     /// What somebody has decided since the last look, often nothing.
@@ -79,6 +91,7 @@ pub struct Parker {
     pub deaths: Deaths,
     pub rows: ParkedRows,
     pub pauses: Pauses,
+    pub bypasses: Bypasses,
     pub metrics: OutboxMetrics,
 }
 
@@ -92,13 +105,13 @@ impl Parker {
         let mut session: Option<Session> = None;
         let mut retry = Retry::new(Duration::from_secs(2));
         let mut orders: Vec<Order> = Vec::new();
-        let mut paused: Option<Paused> = None;
+        let mut wishes: Option<Wishes> = None;
         let mut look_at = Instant::now();
         loop {
-            let done = match (&mut paused, orders.is_empty()) {
-                (None, _) => self.load(&mut session, &mut paused).await,
-                (Some(_), false) => self.obey(&mut session, &orders).await,
-                (Some(paused), true) => self.look(&mut session, paused).await,
+            let done = match (&mut wishes, orders.is_empty()) {
+                (None, _) => self.load(&mut session, &mut wishes).await,
+                (Some(wishes), false) => self.obey(&mut session, wishes, &orders).await,
+                (Some(wishes), true) => self.look(&mut session, wishes).await,
             };
             match done {
                 Ok(news) => {
@@ -132,28 +145,27 @@ impl Parker {
     async fn load(
         &self,
         session: &mut Option<Session>,
-        paused: &mut Option<Paused>,
+        wishes: &mut Option<Wishes>,
     ) -> Result<Vec<Parks>, DbError> {
         let session = self.session(session).await?;
         let load = async {
             session.begin().await?;
             let outbox = &self.fence.outbox;
             let mut parked = self.rows.load(session, outbox, MAX_PARKED).await?;
-            let pauses = self.pauses.list(session).await?;
+            let wishes = self.wishes(session).await?;
             let plan = self.plan(session, &parked).await?;
             if let Plan::ParkFirst { after } = plan {
                 parked.extend(self.park_first(session, after).await?);
             }
             session.commit().await?;
-            let paused = Paused::from_iter(pauses);
             Ok(Loaded {
                 parked,
-                paused,
+                wishes,
                 plan,
             })
         };
         let loaded = self.postgres.deadline("listing parked rows", load).await?;
-        *paused = Some(loaded.paused.clone());
+        *wishes = Some(loaded.wishes.clone());
         Ok(vec![Parks::Loaded(loaded)])
     }
 
@@ -215,11 +227,12 @@ impl Parker {
     async fn obey(
         &self,
         session: &mut Option<Session>,
+        wishes: &mut Wishes,
         orders: &[Order],
     ) -> Result<Vec<Parks>, DbError> {
         let session = self.session(session).await?;
         let (mut tickets, mut parkings) = (Vec::new(), Vec::new());
-        let mut deaths = None;
+        let (mut deaths, mut taking) = (None, Vec::new());
         for order in orders {
             match order {
                 Order::Park(row) => {
@@ -227,6 +240,7 @@ impl Parker {
                     parkings.push(row.parking.clone());
                 }
                 Order::Note(noted) => deaths = Some(*noted),
+                Order::EndBypass(topic) => taking.push(topic.clone()),
             }
         }
         let obeyed = async {
@@ -242,12 +256,17 @@ impl Parker {
                     .note(session, &self.fence, deaths)
                     .await?;
             }
+            if !taking.is_empty() {
+                is_held &= self.bypasses.end(session, &self.fence, &taking).await?;
+            }
             session.commit().await?;
             Ok(is_held)
         };
         if !self.postgres.deadline("parking rows", obeyed).await? {
             return Ok(vec![Parks::Fenced]);
         }
+        // The lane knows: if somebody wishes the same again, that is news.
+        wishes.bypassed.retain(|topic| !taking.contains(topic));
         self.metrics.parked.inc_by(tickets.len() as u64);
         let mut news = Vec::new();
         if !tickets.is_empty() {
@@ -257,30 +276,39 @@ impl Parker {
         Ok(news)
     }
 
-    /// What somebody has decided or paused since the last look, if anything.
+    /// What somebody has decided or wished since the last look, if anything.
     async fn look(
         &self,
         session: &mut Option<Session>,
-        paused: &mut Paused,
+        wishes: &mut Wishes,
     ) -> Result<Vec<Parks>, DbError> {
         let session = self.session(session).await?;
         let look = async {
             session.begin().await?;
             let decided = self.decide(session).await?;
-            let pauses = self.pauses.list(session).await?;
+            let now = self.wishes(session).await?;
             session.commit().await?;
-            Ok((decided, Paused::from_iter(pauses)))
+            Ok((decided, now))
         };
         let (decided, now) = self
             .postgres
             .deadline("looking for decisions", look)
             .await?;
         let mut news = vec![Parks::Decided(decided)];
-        if now != *paused {
-            paused.clone_from(&now);
-            news.push(Parks::Paused(now));
+        if now != *wishes {
+            wishes.clone_from(&now);
+            news.push(Parks::Wished(now));
         }
         Ok(news)
+    }
+
+    async fn wishes(&self, session: &mut Session) -> Result<Wishes, DbError> {
+        let pauses = self.pauses.list(session).await?;
+        let bypasses = self.bypasses.list(session).await?;
+        Ok(Wishes {
+            paused: Paused::from_iter(pauses),
+            bypassed: bypasses.into_iter().map(|bypass| bypass.topic).collect(),
+        })
     }
 
     /// Acts upon decisions, if there are any. A row to be discarded is marked first: if we die between, the

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::report;
+use crate::db::bypasses::Bypass;
 use crate::db::pauses::Pause;
 use crate::db::standing::{BlockedKey, LeaseState, ParkedRow, ParkedState};
 use crate::outage::ServiceState;
@@ -61,6 +62,17 @@ impl From<Pause> for report::Pause {
             since: pause.since,
             by: pause.by,
             why: pause.why,
+        }
+    }
+}
+
+impl From<Bypass> for report::Bypass {
+    fn from(bypass: Bypass) -> Self {
+        report::Bypass {
+            topic: bypass.topic,
+            since: bypass.since,
+            by: bypass.by,
+            why: bypass.why,
         }
     }
 }

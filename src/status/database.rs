@@ -66,6 +66,7 @@ async fn look_at(
         },
         parked: Parked::from(&standing.parked),
         paused: standing.pauses.into_iter().map(Into::into).collect(),
+        bypassed: standing.bypasses.into_iter().map(Into::into).collect(),
         last_error: None,
     })
 }

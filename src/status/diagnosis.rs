@@ -1,7 +1,7 @@
 //! What is stuck, and why: a report's facts in words, the gravest first. Pure.
 
 use super::report::{
-    HeldKey, HeldTopic, KeyHold, OutboxReport, Pause, Report, Service, ServiceWord, Stuck,
+    Bypass, HeldKey, HeldTopic, KeyHold, OutboxReport, Pause, Report, Service, ServiceWord, Stuck,
     TopicHold, Who,
 };
 use super::words::since;
@@ -64,6 +64,12 @@ impl Of<'_> {
             all.extend(topics.iter().map(|pause| self.paused(pause)));
             self.keys(&mut all);
         }
+        all.extend(
+            self.outbox
+                .bypassed
+                .iter()
+                .map(|bypass| self.bypassed(bypass)),
+        );
         all.extend(self.parked());
         all
     }
@@ -94,15 +100,27 @@ impl Of<'_> {
         format!("{what}{since} by {}: {why}", pause.by)
     }
 
+    fn bypassed(&self, bypass: &Bypass) -> String {
+        let why = bypass.why.as_deref().unwrap_or("no reason given");
+        let since = since(&bypass.since, self.now);
+        format!(
+            "refused rows of topic {} are parked until kafka takes one{since} by {}: {why}",
+            bypass.topic, bypass.by
+        )
+    }
+
     fn topic(&self, topic: &HeldTopic) -> String {
-        let what = match topic.hold {
-            TopicHold::Paused => "is paused",
-            TopicHold::Unusable => "cannot be used",
-            TopicHold::BreakerOpen => "refuses row after row, its breaker is open",
+        let (what, remedy) = match topic.hold {
+            TopicHold::Paused => ("is paused", ""),
+            TopicHold::Unusable => ("cannot be used", ""),
+            TopicHold::BreakerOpen => (
+                "refuses row after row, its breaker is open",
+                " (outboxd dead park)",
+            ),
         };
         let since = topic.since.as_deref().map(|time| since(time, self.now));
         format!(
-            "topic {} {what}{}: {}; {} wait",
+            "topic {} {what}{}{remedy}: {}; {} wait",
             topic.topic,
             since.unwrap_or_default(),
             topic.why.as_deref().unwrap_or("no reason given"),
@@ -207,6 +225,7 @@ mod tests {
             held: Held::default(),
             parked: Parked::default(),
             paused: Vec::new(),
+            bypassed: Vec::new(),
             last_error: None,
         }
     }
@@ -280,6 +299,22 @@ mod tests {
              2 rows wait"
         );
         assert_eq!(said[SAID], "and 995 keys more wait");
+    }
+
+    #[test]
+    fn a_bypassed_breaker_is_said_with_who_and_why() {
+        let mut bypassed = outbox();
+        bypassed.bypassed.push(Bypass {
+            topic: "t".to_owned(),
+            since: "2026-01-02T03:02:05Z".to_owned(),
+            by: "ada".to_owned(),
+            why: Some("the limit stays".to_owned()),
+        });
+        assert_eq!(
+            stuck(bypassed, Service::UP),
+            ["refused rows of topic t are parked until kafka takes one \
+              since 2026-01-02T03:02:05Z (2 min) by ada: the limit stays"]
+        );
     }
 
     #[test]

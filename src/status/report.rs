@@ -106,6 +106,7 @@ pub struct OutboxReport {
     pub held: Held,
     pub parked: Parked,
     pub paused: Vec<Pause>,
+    pub bypassed: Vec<Bypass>,
     /// It may long be over.
     pub last_error: Option<LastError>,
 }
@@ -230,6 +231,15 @@ pub struct ParkedRow {
 pub struct Pause {
     /// Nothing: all of the outbox.
     pub topic: Option<String>,
+    pub since: String,
+    pub by: String,
+    pub why: Option<String>,
+}
+
+/// A topic whose refused rows are parked until Kafka takes one, whatever its breaker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bypass {
+    pub topic: String,
     pub since: String,
     pub by: String,
     pub why: Option<String>,

@@ -94,6 +94,10 @@ fn facts(outbox: &OutboxReport, now: &str) -> Vec<(&'static str, String)> {
         let what = pause.topic.as_deref().unwrap_or("all of it");
         facts.push(("paused", format!("{what}{}", since(&pause.since, now))));
     }
+    for bypass in &outbox.bypassed {
+        let since = since(&bypass.since, now);
+        facts.push(("bypassed", format!("breaker of {}{since}", bypass.topic)));
+    }
     if let Some(error) = &outbox.last_error {
         let at = since(&error.at, now);
         let at = at.trim_start_matches(" since ");

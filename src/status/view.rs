@@ -221,7 +221,7 @@ mod tests {
                 "oldestPendingSeconds": 61.0, "lateRows": 0,
                 "window": {"rows": 1, "bytes": 1, "inFlight": 1, "unmarked": 0},
                 "held": {"rows": 7, "keyCount": 2, "topicCount": 1, "keys": [], "topics": []},
-                "parked": {"rows": 3, "last": null}, "paused": [], "lastError": null,
+                "parked": {"rows": 3, "last": null}, "paused": [], "bypassed": [], "lastError": null,
             })
         };
         let report = json!({

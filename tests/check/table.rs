@@ -13,11 +13,12 @@ async fn after(name: &str, sql: &str) -> Stage {
 async fn a_database_that_was_never_migrated() {
     let stage = after(
         "unmigrated",
-        "drop table outbox_events, outboxd_leases, outboxd_parked, outboxd_pauses, outboxd_decisions, \
-         outboxd_migrations",
+        "drop table outbox_events, outboxd_leases, outboxd_parked, outboxd_pauses, outboxd_bypasses, \
+         outboxd_decisions, outboxd_migrations",
     )
     .await;
     stage.finds(&[
+        "error schema",
         "error schema",
         "error schema",
         "error schema",

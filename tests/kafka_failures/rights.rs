@@ -1,7 +1,7 @@
 //! What the relay may not do, on a real broker that says so.
 
 use crate::support::acls::{self, Operation, allow};
-use crate::support::fixture::{Fixture, execute, number, read_all};
+use crate::support::fixture::{Fixture, boolean, execute, number, read_all};
 use crate::support::kafka::LocalKafka;
 use crate::support::services::{self, create_topic};
 
@@ -60,6 +60,38 @@ async fn rows_of_a_topic_without_the_right_to_write_wait_for_it_and_no_others_do
     let parked = "select count(*) from outboxd_parked";
     assert_eq!(number(&mut fixture.database, parked).await, 0);
     assert_eq!(fixture.relay.logged(NO_RULES), 0);
+    fixture.relay.stop().await;
+}
+
+#[tokio::test]
+async fn rows_of_a_topic_without_the_right_to_write_are_parked_if_somebody_decides_so() {
+    let (broker, mut fixture) = fixture("no_right_parked").await;
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, "closed", 1, &[]).await;
+    allow(
+        &bootstrap,
+        "closed",
+        &[Operation::Read, Operation::Describe],
+    )
+    .await;
+    fixture.relay.set("outbox.default.max_attempts", "2");
+    write(&mut fixture, "closed", 20).await;
+    fixture.relay.start();
+    fixture
+        .metric_is("held_topics", |topics| topics == 1.0)
+        .await;
+    let decide = "select outbox_dead_park('public.outbox_events', 'closed')";
+    assert!(boolean(&mut fixture.database, decide).await);
+    let parked = "select count(*) = 20 from outboxd_parked \
+                  where class = 'unknown' and attempts = 2 and reason like 'TopicAuthorizationFailed%'";
+    fixture.until(parked).await;
+
+    allow(&bootstrap, "closed", &[Operation::Write]).await;
+    write(&mut fixture, "closed", 1).await;
+    fixture
+        .until("select ended_at is not null from outboxd_bypasses")
+        .await;
+    assert_eq!(read_all(&bootstrap, "closed").len(), 1);
     fixture.relay.stop().await;
 }
 

@@ -1,14 +1,13 @@
 //! `outboxd dead retry` and `outboxd dead discard`
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::Write;
 
 use clap::{ArgGroup, Args};
 use serde_json::json;
 
-use super::{FilterArgs, Opened, Whose, not_parked, text};
+use super::{FilterArgs, Opened, Whose, acted_on, is_confirmed, not_parked, text};
 use crate::cli::Exit;
 use crate::db::dead_letters::{Filter, Reason};
-use crate::db::lease::{Leases, Standing};
 use crate::db::parked::Decision;
 
 /// What the two have in common.
@@ -63,9 +62,13 @@ pub async fn run(args: &DecideArgs, decision: Decision) -> anyhow::Result<Exit> 
     if args.dry_run {
         return dry_run(args, &mut opened, &filter, decision, &ids).await;
     }
-    if !ids.is_empty() && !args.yes && !is_confirmed(&opened, decision, ids.len())? {
-        eprintln!("outboxd: nothing was decided");
-        return Ok(Exit::Failure);
+    if !ids.is_empty() && !args.yes {
+        let (name, rows) = (decision.name(), rows(ids.len()));
+        let question = format!("{name} {rows} of outbox \"{}\"", opened.outbox.name);
+        let instead = format!("; --dry-run says what it would do to {rows}");
+        if !is_confirmed(&question, &instead)? {
+            return Ok(Exit::Failure);
+        }
     }
     let reason = Reason {
         who: args.who.clone(),
@@ -92,8 +95,7 @@ pub async fn run(args: &DecideArgs, decision: Decision) -> anyhow::Result<Exit> 
     }
     let when = match is_owned {
         true if ids.len() > ACTED_ON => format!("the relay acts on about {ACTED_ON} rows a second"),
-        true => "the relay acts on it within about a second".to_owned(),
-        false => "no relay owns the outbox now, the next one acts on it".to_owned(),
+        is_owned => acted_on(is_owned).to_owned(),
     };
     let _ = writeln!(
         out,
@@ -143,26 +145,6 @@ async fn dry_run(
     }
 }
 
-/// Asks whoever sits at the terminal.
-fn is_confirmed(opened: &Opened, decision: Decision, count: usize) -> anyhow::Result<bool> {
-    let stdin = std::io::stdin();
-    anyhow::ensure!(
-        stdin.is_terminal(),
-        "--yes: must be given where nobody can be asked (stdin is no terminal), is not given; \
-         --dry-run says what it would do to {}",
-        rows(count)
-    );
-    eprint!(
-        "{} {} of outbox \"{}\"? [y/N] ",
-        decision.name(),
-        rows(count),
-        opened.outbox.name
-    );
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 impl Opened {
     async fn ids(&mut self, filter: &Filter) -> anyhow::Result<Vec<i64>> {
         self.session.begin().await?;
@@ -178,14 +160,12 @@ impl Opened {
         decision: Decision,
         reason: &Reason,
     ) -> anyhow::Result<(i64, bool)> {
-        let leases = Leases::new(self.config.postgres.schema.as_str());
-        let table = self.outbox.table.to_string();
         let session = &mut self.session;
         session.begin().await?;
         let decided = self.letters.decide(session, ids, decision, reason).await?;
-        let standing = leases.look(session, &table, 0).await?;
-        session.commit().await?;
-        Ok((decided, matches!(standing, Standing::Held { .. })))
+        let is_owned = self.is_owned().await?;
+        self.session.commit().await?;
+        Ok((decided, is_owned))
     }
 }
 

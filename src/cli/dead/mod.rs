@@ -1,9 +1,10 @@
 //! `outboxd dead`
 
 mod decide;
+mod park;
 mod text;
 
-use std::io::Write;
+use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -12,11 +13,13 @@ use serde_json::{Value, json};
 use super::{ConfigArgs, Exit};
 use crate::config::{Config, OutboxConfig};
 use crate::db::dead_letters::{DeadLetters, Filter, Note};
+use crate::db::lease::{Leases, Standing};
 use crate::db::outbox::inspect::Inspector;
 use crate::db::parked::Decision;
 use crate::db::{Database, Role, Session, migrate};
 
 use decide::DecideArgs;
+use park::ParkArgs;
 
 /// `outboxd dead`
 #[derive(Debug, Args)]
@@ -35,6 +38,9 @@ enum Command {
     Retry(DecideArgs),
     /// Give rows up: they never go out, and are forgotten with the outbox's retention
     Discard(DecideArgs),
+    /// Have the refused rows of a topic parked until Kafka takes one, though row after row is refused and the topic
+    /// seems to blame
+    Park(ParkArgs),
 }
 
 /// Whose rows; the same for every command.
@@ -116,6 +122,7 @@ pub fn run(args: &DeadArgs) -> anyhow::Result<Exit> {
             Command::Show(args) => show(args).await,
             Command::Retry(args) => decide::run(args, Decision::Retry).await,
             Command::Discard(args) => decide::run(args, Decision::Discard).await,
+            Command::Park(args) => park::run(args).await,
         }
     })
 }
@@ -178,6 +185,39 @@ impl Opened {
         self.session.commit().await?;
         Ok(count)
     }
+
+    /// Whether a relay owns the outbox, which then acts on what is decided.
+    async fn is_owned(&mut self) -> anyhow::Result<bool> {
+        let leases = Leases::new(self.config.postgres.schema.as_str());
+        let table = self.outbox.table.to_string();
+        let standing = leases.look(&mut self.session, &table, 0).await?;
+        Ok(matches!(standing, Standing::Held { .. }))
+    }
+}
+
+/// When it is acted on what was decided.
+fn acted_on(is_owned: bool) -> &'static str {
+    match is_owned {
+        true => "the relay acts on it within about a second",
+        false => "no relay owns the outbox now, the next one acts on it",
+    }
+}
+
+/// Asks whoever sits at the terminal. Where there is none, `instead` says what else one can do.
+fn is_confirmed(question: &str, instead: &str) -> anyhow::Result<bool> {
+    let stdin = std::io::stdin();
+    anyhow::ensure!(
+        stdin.is_terminal(),
+        "--yes: must be given where nobody can be asked (stdin is no terminal), is not given{instead}"
+    );
+    eprint!("{question}? [y/N] ");
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    let is_confirmed = matches!(answer.trim(), "y" | "Y" | "yes");
+    if !is_confirmed {
+        eprintln!("outboxd: nothing was decided");
+    }
+    Ok(is_confirmed)
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<Exit> {

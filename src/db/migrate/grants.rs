@@ -21,11 +21,12 @@ pub struct Roles {
 }
 
 /// The relay's own tables, and what it does to them.
-pub const RELAY_TABLES: [(&str, &str); 5] = [
+pub const RELAY_TABLES: [(&str, &str); 6] = [
     ("outboxd_migrations", "select"),
     ("outboxd_leases", "select, insert, update"),
     ("outboxd_parked", "select, insert, update, delete"),
     ("outboxd_pauses", "select, insert, delete"),
+    ("outboxd_bypasses", "select, insert, update"),
     ("outboxd_decisions", "select, insert"),
 ];
 

@@ -37,6 +37,12 @@ pub const RELAY: &[Migration] = &[
         compatible_with: 1,
         sql: include_str!("../../../migrations/relay/0004_copies.sql"),
     },
+    Migration {
+        version: 5,
+        name: "bypasses",
+        compatible_with: 1,
+        sql: include_str!("../../../migrations/relay/0005_bypasses.sql"),
+    },
 ];
 
 pub const OUTBOX: &[Migration] = &[Migration {

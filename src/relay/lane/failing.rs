@@ -7,10 +7,10 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::{BlockedKey, LaneCore, TopicId};
 use crate::config::OnPoison;
 use crate::db::parked::{Blocked, Class, Decided, Decision, Parked, Parking};
-use crate::db::pauses::Paused;
 use crate::outage::jittered;
+use crate::relay::breaker::Ends;
 use crate::relay::failure::{RefusedBy, Verdict, class, failure, verdict};
-use crate::relay::park::{MAX_PARKED, Order, Parks, ToPark};
+use crate::relay::park::{MAX_PARKED, Order, Parks, ToPark, Wishes};
 use crate::relay::topics::TopicAnswer;
 use crate::relay::window::{Failed, Failure, Outgoing, Route, Ticket};
 
@@ -30,7 +30,15 @@ impl LaneCore {
         by: RefusedBy,
         code: RDKafkaErrorCode,
     ) {
-        match failure(code) {
+        let topic = self.window.outgoing(ticket).map(|row| row.topic);
+        let failure = match failure(code) {
+            // Somebody wants the rows parked for what is the topic's fault.
+            Failure::TopicRefused if topic.is_some_and(|topic| self.breaker.is_bypassed(topic)) => {
+                Failure::Refused
+            }
+            failure => failure,
+        };
+        match failure {
             Failure::Refused => {
                 // Its topic's rules may have changed.
                 if let Some(row) = self.window.outgoing(ticket) {
@@ -44,7 +52,7 @@ impl LaneCore {
                 self.refused(ticket, route, &refusal);
             }
             Failure::TopicMissing => {
-                if let Some(topic) = self.window.outgoing(ticket).map(|row| row.topic) {
+                if let Some(topic) = topic {
                     if self.window.is_open(topic) {
                         self.window.close_topic(topic);
                         self.topics.ask(topic);
@@ -55,7 +63,7 @@ impl LaneCore {
             }
             Failure::TopicRefused => {
                 let now = Instant::now();
-                if let Some(topic) = self.window.outgoing(ticket).map(|row| row.topic) {
+                if let Some(topic) = topic {
                     self.breaker.open(topic, now, jittered);
                     self.trip(topic, &code.to_string());
                 }
@@ -207,9 +215,9 @@ impl LaneCore {
             Parks::Loaded(loaded) => {
                 self.begin_reading(&loaded);
                 self.take_parked(loaded.parked);
-                self.take_paused(loaded.paused);
+                self.take_wishes(loaded.wishes);
             }
-            Parks::Paused(paused) => self.take_paused(paused),
+            Parks::Wished(wishes) => self.take_wishes(wishes),
             Parks::Done(tickets) => {
                 for ticket in tickets {
                     let row = self.window.outgoing(ticket);
@@ -243,8 +251,9 @@ impl LaneCore {
         self.is_loaded = true;
     }
 
-    fn take_paused(&mut self, paused: Paused) {
-        if paused != self.paused {
+    fn take_wishes(&mut self, wishes: Wishes) {
+        let Wishes { paused, bypassed } = &wishes;
+        if *paused != self.wishes.paused {
             tracing::info!(
                 outbox = self.name,
                 outbox.is_paused = paused.outbox,
@@ -252,10 +261,33 @@ impl LaneCore {
                 "what is paused has changed"
             );
         }
-        for (name, topic) in self.topics.ids() {
-            self.window.pause_topic(topic, paused.covers(name));
+        if *bypassed != self.wishes.bypassed {
+            tracing::info!(
+                outbox = self.name,
+                topics.bypassed = ?bypassed,
+                "the topics whose refused rows are to be parked have changed"
+            );
         }
-        self.paused = paused;
+        self.wishes = wishes;
+        let topics: Vec<_> = self
+            .topics
+            .ids()
+            .map(|(name, id)| (name.to_owned(), id))
+            .collect();
+        for (name, topic) in topics {
+            self.obey_wishes(topic, &name);
+        }
+    }
+
+    /// Does what people want of a topic.
+    pub(super) fn obey_wishes(&mut self, topic: TopicId, name: &str) {
+        self.window
+            .pause_topic(topic, self.wishes.paused.covers(name));
+        if !self.wishes.bypassed.contains(name) {
+            self.breaker.arm(topic);
+        } else if self.breaker.bypass(topic) {
+            self.window.open_topic(topic);
+        }
     }
 
     /// A topic is numbered: its blocked keys can be held.
@@ -314,14 +346,22 @@ impl LaneCore {
     /// The broker took a row of a topic whose rows were refused in turn: it was not the topic's fault, or is
     /// not any more.
     pub(super) fn took(&mut self, topic: TopicId) {
-        if self.breaker.took(topic) {
-            let topic_name = self.topics.name(topic).unwrap_or_default();
-            tracing::info!(
-                outbox = self.name,
-                topic.name = topic_name,
-                "kafka takes rows of the topic again"
-            );
-            self.window.open_topic(topic);
+        let Some(ends) = self.breaker.took(topic) else {
+            return;
+        };
+        let topic_name = self.topics.name(topic).unwrap_or_default().to_owned();
+        tracing::info!(
+            outbox = self.name,
+            topic.name = topic_name,
+            "kafka takes rows of the topic again"
+        );
+        match ends {
+            Ends::Open => self.window.open_topic(topic),
+            Ends::Bypass => {
+                self.wishes.bypassed.remove(&topic_name);
+                // A parker that has ended is noticed by the main loop.
+                let _ = self.orders.send(Order::EndBypass(topic_name));
+            }
         }
     }
 

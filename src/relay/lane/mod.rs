@@ -22,7 +22,7 @@ use super::failure::{RefusedBy, failure};
 use super::lease::Validity;
 use super::mark::{Marked, Marker};
 use super::outbound::Outbound;
-use super::park::{Order, Parker, Parks};
+use super::park::{Order, Parker, Parks, Wishes};
 use super::router::{Batch, Origin};
 use super::source::{Allowance, Directions, Source};
 use super::status::{Moved, Progress};
@@ -33,7 +33,6 @@ use super::window::{
 use crate::admin::metrics::OutboxMetrics;
 use crate::config::{OnPoison, RelayConfig};
 use crate::db::lease::Deaths;
-use crate::db::pauses::Paused;
 use crate::event::EventRef;
 use crate::kafka::{KafkaClient, KafkaSetupError, Report, SendError, Sharing, Topics};
 use crate::outage::jittered;
@@ -128,7 +127,8 @@ struct LaneCore {
     is_loaded: bool,
     /// Every decision was acted upon when somebody last looked.
     all_is_decided: bool,
-    paused: Paused,
+    /// What people want of the outbox and its topics.
+    wishes: Wishes,
     /// Keys that such rows block, by topics that are not numbered yet.
     blocked: HashMap<Box<str>, Vec<BlockedKey>>,
     reports: Vec<Report>,
@@ -198,7 +198,7 @@ impl Lane {
             allowance: watch::Sender::new(Allowance::default()),
             is_loaded: false,
             all_is_decided: false,
-            paused: Paused::default(),
+            wishes: Wishes::default(),
             blocked: HashMap::new(),
             reports: Vec::new(),
             moved: Moved::default(),
@@ -368,7 +368,7 @@ impl LaneCore {
     fn take_rows(&mut self, batch: Batch) {
         for (id, name) in batch.new_topics {
             self.block_keys_of(id, &name);
-            self.window.pause_topic(id, self.paused.covers(&name));
+            self.obey_wishes(id, &name);
             if !self.topics.add(id, name) {
                 // Its rows say so themselves.
                 self.window.open_topic(id);
