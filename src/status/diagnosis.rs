@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(
             stuck(bypassed, Service::UP),
             ["refused rows of topic t are parked until kafka takes one \
-              since 2026-01-02T03:02:05Z (2 min) by ada: the limit stays"]
+              since 2026-01-02T03:02:05Z (2m) by ada: the limit stays"]
         );
     }
 
