@@ -16,7 +16,7 @@ use super::router::{Batch, Origin, Router};
 use super::status::Progress;
 use super::window::Outgoing;
 use crate::admin::metrics::OutboxMetrics;
-use crate::db::outbox::{BatchLimit, Outbox};
+use crate::db::outbox::{self, BatchLimit, Outbox};
 use crate::db::sequence::Sequence;
 use crate::db::{DbError, Role, Session};
 use crate::event::Event;
@@ -233,21 +233,23 @@ impl Source {
             let position = scan.horizon.position();
             let take = |event: &Event<'_>| router.route(event);
             let limit = self.settings.limit;
-            let is_cleared = !scan.is_past_cleared && position < allowed.cleared_upto;
-            let mut forward = if is_cleared {
+            let forward = if !scan.is_past_cleared && position < allowed.cleared_upto {
                 let upto = allowed.cleared_upto;
-                self.outbox
-                    .unsent_between(session, position, upto, limit, take)
-                    .await?
+                let cleared = self
+                    .outbox
+                    .unsent_between(session, position, upto, limit, take);
+                let cleared = cleared.await?;
+                scan.is_past_cleared = !cleared.full;
+                // Those above come next.
+                outbox::Batch {
+                    full: true,
+                    ..cleared
+                }
             } else {
                 let rows = limit.rows.min(allowed.rows);
                 let limit = BatchLimit { rows, ..limit };
                 self.outbox.forward(session, position, limit, take).await?
             };
-            if is_cleared {
-                scan.is_past_cleared = !forward.full;
-                forward.full = true;
-            }
             scan.horizon
                 .read_forward(forward.rows.iter().map(|row| row.event.id));
             full = forward.full;
