@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::BenchError;
 use super::workspace::{Stage, Workspace};
 use crate::config::EventTimestamp;
-use crate::db::lease::{Fence, Leases};
+use crate::db::lease::{Fence, LANE, Leases};
 use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::{Role, Session};
 use crate::envelope::{Encoder, Envelope, Message};
@@ -80,7 +80,7 @@ pub async fn measure(workspace: &Workspace, stage: &mut Stage) -> Result<Limits,
         .acquire(
             &mut session,
             &stage.outbox.table.to_string(),
-            0,
+            LANE,
             Uuid::now_v7(),
             Duration::from_secs(3600),
             false,

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors, Loaded, OutboxConfig, Sources};
+use crate::db::{self, Database, Role, Session};
 
 pub use exit::Exit;
 
@@ -130,6 +131,19 @@ impl ConfigArgs {
         }
         args.load()
     }
+}
+
+/// A connection for the command of this name, to a schema that fits the outbox.
+///
+/// # Errors
+/// When the schema does not fit, or Postgres does not answer.
+async fn connect(config: &Config, outbox: &OutboxConfig, name: &str) -> anyhow::Result<Session> {
+    let database = Database::new(&config.postgres)?;
+    let mut session = database.connect(name, Role::Command).await?;
+    session.begin().await?;
+    db::migrate::verify(&mut session, config.postgres.schema.as_str(), outbox).await?;
+    session.commit().await?;
+    Ok(session)
 }
 
 /// The outbox that `--outbox` names; the only one if it is not given.

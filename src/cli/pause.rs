@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{ConfigArgs, Exit};
 use crate::config::is_topic_name;
+use crate::db::Session;
 use crate::db::pauses::{Pause, Pauses};
-use crate::db::{Database, Role, Session, migrate};
 
 /// What the two have in common.
 #[derive(Debug, Args)]
@@ -110,12 +110,7 @@ impl What {
         let config = self.config.load_without_kafka()?;
         let outbox = super::outbox(&config, self.outbox.as_deref())?;
         let schema = config.postgres.schema.as_str();
-        let mut session = Database::new(&config.postgres)?
-            .connect("pause", Role::Command)
-            .await?;
-        session.begin().await?;
-        migrate::verify(&mut session, schema, outbox).await?;
-        session.commit().await?;
+        let session = super::connect(&config, outbox, "pause").await?;
         Ok(Opened {
             name: outbox.name.clone(),
             pauses: Pauses::new(schema, &outbox.table.to_string()),

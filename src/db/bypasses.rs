@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{Executor, Row};
 
 use super::lease::{Fence, fenced, with_fence};
-use super::{DbError, Session};
+use super::{DbError, Session, rfc3339};
 
 /// One that is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +30,12 @@ pub struct Bypasses {
 impl Bypasses {
     pub fn new(relay_schema: &str, outbox: &str) -> Bypasses {
         let s = format!("\"{relay_schema}\"");
+        let since = rfc3339("since");
         let fence = with_fence(relay_schema);
         Bypasses {
             outbox: outbox.to_owned(),
             list: format!(
-                "select topic, to_char(since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as since, \
-                        by, why \
+                "select topic, {since} as since, by, why \
                  from {s}.outboxd_bypasses where outbox = $1 and ended_at is null order by topic"
             )
             .into(),

@@ -10,7 +10,7 @@ use sqlx::query::Query;
 use sqlx::{Executor, Postgres, Row};
 
 use super::parked::Decision;
-use super::{DbError, Session};
+use super::{DbError, Session, rfc3339};
 use crate::event::EventRef;
 
 /// Which parked rows of an outbox; nothing stands for all.
@@ -83,11 +83,7 @@ const CHOSEN: &str = "p.outbox = $1 and ($2::bigint[] is null or p.id = any($2))
 impl DeadLetters {
     pub fn new(relay_schema: &str, outbox: &str) -> DeadLetters {
         let s = format!("\"{relay_schema}\"");
-        let time = |column: &str| {
-            format!(
-                "to_char(p.{column} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as {column}"
-            )
-        };
+        let time = |column: &str| format!("{} as {column}", rfc3339(&format!("p.{column}")));
         let times = ["first_failed_at", "parked_at", "copied_at", "decided_at"].map(time);
         DeadLetters {
             outbox: outbox.to_owned(),

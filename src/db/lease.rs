@@ -24,6 +24,9 @@ pub struct Fence {
     pub epoch: i64,
 }
 
+/// The only lane of an outbox, so far.
+pub const LANE: i32 = 0;
+
 /// How owners of a lane ended without progress, up to now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Deaths {

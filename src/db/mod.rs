@@ -20,6 +20,11 @@ pub use migrate::Roles;
 
 pub use crate::config::TableName;
 
+/// An instant as RFC 3339 in UTC, with microseconds.
+fn rfc3339(instant: &str) -> String {
+    format!("to_char({instant} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+}
+
 /// Why something could not be done with Postgres.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::{Executor, Row};
 
-use super::{DbError, Session};
+use super::{DbError, Session, rfc3339};
 
 /// One pause.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,18 +57,16 @@ pub struct Pauses {
 impl Pauses {
     pub fn new(relay_schema: &str, outbox: &str) -> Pauses {
         let s = format!("\"{relay_schema}\"");
+        let since = rfc3339("since");
         Pauses {
             outbox: outbox.to_owned(),
             list: format!(
-                "select topic, to_char(since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as since, \
-                        by, why \
+                "select topic, {since} as since, by, why \
                  from {s}.outboxd_pauses where outbox = $1 order by topic nulls first"
             )
             .into(),
-            pause: format!(
-                "select {s}.outbox_pause($1, $2, $3, coalesce($4, session_user::text))"
-            )
-            .into(),
+            pause: format!("select {s}.outbox_pause($1, $2, $3, coalesce($4, session_user::text))")
+                .into(),
             resume: format!("select {s}.outbox_resume($1, $2)").into(),
         }
     }

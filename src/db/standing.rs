@@ -7,11 +7,9 @@ use sqlx::{Executor, Row};
 use uuid::Uuid;
 
 use super::bypasses::{Bypass, Bypasses};
+use super::lease::LANE;
 use super::pauses::{Pause, Pauses};
-use super::{DbError, Session};
-
-/// The only lane of an outbox, so far.
-const LANE: i32 = 0;
+use super::{DbError, Session, rfc3339};
 
 /// Parked rows are counted up to here.
 const COUNTED: i64 = 100_000;
@@ -92,8 +90,8 @@ pub struct Standings {
 impl Standings {
     pub fn new(relay_schema: &str, outbox: &str) -> Standings {
         let s = format!("\"{relay_schema}\"");
-        let note = "p.id, p.topic, p.reason, \
-             to_char(p.parked_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as at";
+        let parked_at = rfc3339("p.parked_at");
+        let note = format!("p.id, p.topic, p.reason, {parked_at} as at");
         Standings {
             outbox: outbox.to_owned(),
             lease: format!(

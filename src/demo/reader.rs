@@ -15,10 +15,7 @@ use super::books::Received;
 use super::shop::RUN_HEADER;
 use crate::config::KafkaConfig;
 use crate::envelope::header;
-use crate::kafka::{KafkaClient, TopicStatus, Topics};
-
-/// How long one question to the cluster may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::kafka::{KafkaClient, REQUEST_TIMEOUT, TopicStatus, Topics};
 
 /// How long a cluster may take to have the topics ready.
 const TOPICS_PATIENCE: Duration = Duration::from_secs(15);

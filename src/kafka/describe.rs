@@ -13,10 +13,10 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
-use super::{KafkaClient, KafkaSetupError, TopicRetention, TopicRules, forward_log, retention};
-
-/// How long one question to the cluster may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+use super::{
+    KafkaClient, KafkaSetupError, REQUEST_TIMEOUT, TopicRetention, TopicRules, forward_log,
+    retention,
+};
 
 /// How long the events are taken in that tell why.
 const EVENTS: Duration = Duration::from_millis(100);

@@ -9,12 +9,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Postgres;
-use crate::db::lease::{Deaths, Fence, Standing};
+use crate::db::lease::{Deaths, Fence, LANE, Standing};
 use crate::db::{DbError, Role, Session, TableName};
 use crate::outage::{Retry, jittered};
-
-/// The only lane of an outbox, so far.
-const LANE: i32 = 0;
 
 /// How often a standby looks whether the owner has left: this is "at once".
 const STANDBY_POLL: Duration = Duration::from_millis(200);

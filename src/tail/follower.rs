@@ -10,10 +10,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::topics::Wanted;
 use crate::inbox::consumer::Record;
-use crate::kafka::KafkaClient;
-
-/// How long one question to the cluster may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::kafka::{KafkaClient, REQUEST_TIMEOUT};
 
 /// How often it is asked for topics that are new.
 const REFRESH: Duration = Duration::from_secs(2);

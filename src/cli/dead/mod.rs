@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use super::{ConfigArgs, Exit};
 use crate::config::{Config, OutboxConfig};
+use crate::db::Session;
 use crate::db::dead_letters::{DeadLetters, Filter, Note};
-use crate::db::lease::{Leases, Standing};
+use crate::db::lease::{LANE, Leases, Standing};
 use crate::db::outbox::inspect::Inspector;
 use crate::db::parked::Decision;
-use crate::db::{Database, Role, Session, migrate};
 
 use decide::DecideArgs;
 use park::ParkArgs;
@@ -141,12 +141,7 @@ impl Whose {
         let outbox = super::outbox(&config, self.outbox.as_deref())?.clone();
         let schema = config.postgres.schema.as_str();
         let letters = DeadLetters::new(schema, &outbox.table.to_string());
-        let mut session = Database::new(&config.postgres)?
-            .connect("dead", Role::Command)
-            .await?;
-        session.begin().await?;
-        migrate::verify(&mut session, schema, &outbox).await?;
-        session.commit().await?;
+        let session = super::connect(&config, &outbox, "dead").await?;
         Ok(Opened {
             config,
             outbox,
@@ -190,7 +185,7 @@ impl Opened {
     async fn is_owned(&mut self) -> anyhow::Result<bool> {
         let leases = Leases::new(self.config.postgres.schema.as_str());
         let table = self.outbox.table.to_string();
-        let standing = leases.look(&mut self.session, &table, 0).await?;
+        let standing = leases.look(&mut self.session, &table, LANE).await?;
         Ok(matches!(standing, Standing::Held { .. }))
     }
 }

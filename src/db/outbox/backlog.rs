@@ -46,15 +46,10 @@ impl Backlog {
 
     fn of(shape: &Shape, relay_schema: &str) -> Backlog {
         let (table, id) = (shape.table.quoted(), &shape.id);
-        let unsent = match &shape.unsent {
-            Some(condition) => format!("{condition} and "),
-            None => String::new(),
-        };
         let pending = format!(
-            "from {table} e where {unsent}not exists (\
-                 select from \"{relay_schema}\".outboxd_parked p \
-                 where p.outbox = $1 and p.id = {id} and p.event_id = {})",
-            shape.fingerprint
+            "from {table} e where {}{}",
+            shape.unsent_and(),
+            shape.not_parked(relay_schema)
         );
         Backlog {
             table: shape.table.clone(),

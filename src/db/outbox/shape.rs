@@ -74,6 +74,25 @@ pub fn own_columns() -> Vec<Column> {
 }
 
 impl Shape {
+    /// "Unsent" as the beginning of a condition that goes on.
+    pub fn unsent_and(&self) -> String {
+        match &self.unsent {
+            Some(condition) => format!("{condition} and "),
+            None => String::new(),
+        }
+    }
+
+    /// What holds for a row that is not parked, in an outbox that is named by `$1` as in its lease.
+    pub fn not_parked(&self, relay_schema: &str) -> String {
+        let Shape {
+            id, fingerprint, ..
+        } = self;
+        format!(
+            "not exists (select from \"{relay_schema}\".outboxd_parked p \
+             where p.outbox = $1 and p.id = {id} and p.event_id = {fingerprint})"
+        )
+    }
+
     /// Outboxd's own table.
     pub fn own(table: &TableName) -> Shape {
         Shape {

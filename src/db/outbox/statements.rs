@@ -44,15 +44,13 @@ impl Statements {
             fingerprint,
             ..
         } = shape;
+        let not_parked = shape.not_parked(relay_schema);
         let selection = Selection::new(&shape.columns, max_message_bytes);
         let select = |rows: &str| {
             let fields = selection.fields();
             Arc::from(selection.of(&format!("select {fields} from {rows}")))
         };
-        let unsent = match &shape.unsent {
-            Some(condition) => format!("{condition} and "),
-            None => String::new(),
-        };
+        let unsent = shape.unsent_and();
         Statements {
             forward: select(&format!(
                 "{t} e where {unsent}{id} > $1 order by {id} limit $2"
@@ -79,10 +77,7 @@ impl Statements {
             .into(),
             first: format!(
                 "select {id_value}, {fingerprint} from {t} e \
-                 where {unsent}{id} > $2 and not exists (\
-                     select from \"{relay_schema}\".outboxd_parked p \
-                     where p.outbox = $1 and p.id = {id} and p.event_id = {fingerprint}) \
-                 order by {id} limit 1"
+                 where {unsent}{id} > $2 and {not_parked} order by {id} limit 1"
             )
             .into(),
             oldest: shape.created_at.as_ref().map(|created_at| {
