@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outboxd::local::{PostgresRelease, StopMode};
+use outboxd::local::{LocalPostgres, PostgresRelease, StopMode};
 use sqlx::{Connection, PgConnection};
 
 use crate::support::fixture::{Fixture, connect, execute, insert, number};
@@ -224,19 +224,10 @@ async fn ids_that_are_drawn_again_after_a_crash_are_other_events() {
     keys(&mut fixture, 1).await;
     fixture.settled().await;
     // The relay publishes what commits, and proves a floor above all of it.
-    draw_and_lose(&mut other).await;
-    assert_eq!(keys(&mut fixture, 50).await, ["lost"; 50]);
-    let highest = number(&mut other, "select max(id) from outbox_events").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    server
-        .stop(StopMode::Immediate)
-        .await
-        .expect("crashing postgres");
-    server.start_again().await.expect("starting postgres again");
+    let highest = lose_ids(&mut fixture, &mut server, Relay::Proves).await;
     let url = server.url("postgres");
     let mut late: PgConnection = connect(&url).await;
     let mut other = connect(&url).await;
-    fixture.database = connect(&url).await;
     execute(&mut late, "begin").await;
     let again = insert(&mut late, "late").await;
     assert!(
@@ -285,18 +276,8 @@ async fn ids_that_are_drawn_again_unseen_are_found_when_the_connection_was_lost(
     let mut other = fixture.connect().await;
     insert(&mut other, "durable").await;
     keys(&mut fixture, 1).await;
-    draw_and_lose(&mut other).await;
-    assert_eq!(keys(&mut fixture, 50).await, ["lost"; 50]);
-    let highest = number(&mut other, "select max(id) from outbox_events").await;
-    fixture.relay.freeze();
-    server
-        .stop(StopMode::Immediate)
-        .await
-        .expect("crashing postgres");
-    server.start_again().await.expect("starting postgres again");
-    let url = server.url("postgres");
-    fixture.database = connect(&url).await;
-    let mut other = connect(&url).await;
+    let highest = lose_ids(&mut fixture, &mut server, Relay::IsAway).await;
+    let mut other = connect(&server.url("postgres")).await;
     let again = insert(&mut other, "again").await;
     assert!(
         again < highest,
@@ -313,16 +294,61 @@ async fn ids_that_are_drawn_again_unseen_are_found_when_the_connection_was_lost(
     fixture.settled().await;
 }
 
-/// Draws ids that a crash soon after takes back: by an aborted insert, and by commits that do not wait.
-async fn draw_and_lose(connection: &mut PgConnection) {
-    execute(connection, "begin").await;
-    for _ in 0..200 {
-        insert(connection, "aborted").await;
+/// What the relay does when Postgres crashes.
+#[derive(Clone, Copy, PartialEq)]
+enum Relay {
+    /// It has proven that no row can come below those that are lost.
+    Proves,
+    /// It sees neither the crash nor what follows, until somebody lets it go on.
+    IsAway,
+}
+
+/// Publishes rows whose commits a crash takes back, with their ids; returns the highest of them. Where the rows
+/// were flushed before it came, others are drawn: Postgres may flush whenever it likes.
+async fn lose_ids(fixture: &mut Fixture, server: &mut LocalPostgres, relay: Relay) -> i64 {
+    for _ in 0..20 {
+        let mut connection = connect(&server.url("postgres")).await;
+        draw(&mut connection).await;
+        for _ in 0..50 {
+            next_key(fixture, "lost").await;
+        }
+        let highest = number(&mut connection, "select max(id) from outbox_events").await;
+        match relay {
+            // Twice the time between two looks at the sequence.
+            Relay::Proves => tokio::time::sleep(Duration::from_millis(500)).await,
+            Relay::IsAway => fixture.relay.freeze(),
+        }
+        let crashed = server.stop(StopMode::Immediate).await;
+        crashed.expect("crashing postgres");
+        server.start_again().await.expect("starting postgres again");
+        fixture.database = connect(&server.url("postgres")).await;
+        let drawn = "select last_value from outbox_events_id_seq";
+        if number(&mut fixture.database, drawn).await < highest {
+            return highest;
+        }
+        fixture.relay.thaw();
+        fixture.settled().await;
     }
-    execute(connection, "rollback; set synchronous_commit = off").await;
-    for _ in 0..50 {
-        insert(connection, "lost").await;
-    }
+    panic!("no crash took ids back");
+}
+
+/// Draws ids by an aborted insert, and by commits that do not wait.
+async fn draw(connection: &mut PgConnection) {
+    let rows = |key: &str, count: usize| {
+        format!(
+            "insert into outbox_events (aggregate_type, aggregate_id, event_type) \
+             select 'x', '{key}', 't' from generate_series(1, {count})"
+        )
+    };
+    execute(
+        connection,
+        &format!(
+            "begin; {}; rollback; set synchronous_commit = off; {}",
+            rows("aborted", 200),
+            rows("lost", 50)
+        ),
+    )
+    .await;
 }
 
 async fn next_key(fixture: &mut Fixture, key: &str) {

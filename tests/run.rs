@@ -192,7 +192,7 @@ async fn a_stop_that_cannot_settle_says_so_and_a_second_signal_does_not_wait() {
     fixture.relay.start();
     fixture.relay.logs_more("owning the outbox", 1).await;
     kafka.start_again().await.expect("starting kafka again");
-    fixture.next().await;
+    fixture.settled().await;
     kafka.kill().await.expect("killing kafka");
     insert(&mut fixture.database, "k").await;
     fixture
