@@ -231,7 +231,7 @@ async fn reported(
         seconds: PATIENCE.as_secs(),
     })?;
     reports.take(taken);
-    match taken.iter().find_map(|report| report.error) {
+    match taken.iter().find_map(|report| report.outcome.err()) {
         Some(code) => Err(BenchError::Produce {
             reason: code.to_string(),
         }),

@@ -228,7 +228,7 @@ impl Workspace {
         let deadline = Instant::now() + TOPIC_DEADLINE;
         while !matches!(
             self.topics.ensure(&name, REQUEST_TIMEOUT).await?,
-            TopicStatus::Ready(_)
+            TopicStatus::Ready { .. }
         ) {
             if Instant::now() > deadline {
                 return Err(BenchError::Stalled {

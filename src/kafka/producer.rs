@@ -37,8 +37,8 @@ pub struct Report {
     /// The ticket given to [`Producer::send`].
     pub ticket: u64,
     pub sharing: Sharing,
-    /// Nothing: acknowledged by all in-sync replicas.
-    pub error: Option<RDKafkaErrorCode>,
+    /// Acknowledged by all in-sync replicas of a partition, or why not.
+    pub outcome: Result<i32, RDKafkaErrorCode>,
 }
 
 /// Where the reports of a lane's producers arrive. Bounded by what the lane has in flight.
@@ -119,25 +119,26 @@ impl ProducerContext for Context {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
-        let error = match result {
+        let outcome = match result {
             Ok(message) => {
                 self.health.note_up();
                 // Invariant: acknowledged is what the brokers have given an offset. librdkafka reports without one
                 // what it concludes from the success of a later message set: a broker that knows the producer
                 // would have refused that. One that does not, since the topic was made anew or this was its
                 // first message set, takes it, and the earlier one, which was to be tried again, is lost.
-                (message.offset() < 0).then_some(RDKafkaErrorCode::Inconsistent)
+                match message.offset() < 0 {
+                    true => Err(RDKafkaErrorCode::Inconsistent),
+                    false => Ok(message.partition()),
+                }
             }
-            Err((error, _)) => Some(
-                error
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Unknown),
-            ),
+            Err((error, _)) => Err(error
+                .rdkafka_error_code()
+                .unwrap_or(RDKafkaErrorCode::Unknown)),
         };
         self.reports.push(Report {
             ticket: ticket as u64,
             sharing: self.sharing,
-            error,
+            outcome,
         });
     }
 }

@@ -27,8 +27,11 @@ const QUESTIONS: usize = 4;
 /// Whether a topic can take messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicStatus {
-    /// Nothing is known to be refused if the brokers have not said in time what is.
-    Ready(Option<TopicRules>),
+    Ready {
+        partitions: usize,
+        /// Nothing is known to be refused if the brokers have not said in time what is.
+        rules: Option<TopicRules>,
+    },
     /// It cannot, for this reason; later perhaps.
     Unusable(String),
 }
@@ -110,7 +113,10 @@ impl Topics {
                 ))
             }
             Err(code) => Ok(TopicStatus::Unusable(code.to_string())),
-            Ok(()) => Ok(TopicStatus::Ready(self.rules(topic, rules_within).await)),
+            Ok(partitions) => Ok(TopicStatus::Ready {
+                partitions,
+                rules: self.rules(topic, rules_within).await,
+            }),
         }
     }
 
@@ -135,7 +141,8 @@ impl Topics {
         question.await.unwrap_or(false)
     }
 
-    async fn ask(&self, topic: &str) -> Result<Result<(), RDKafkaErrorCode>, KafkaSetupError> {
+    /// How many partitions the topic has, or why it cannot be used.
+    async fn ask(&self, topic: &str) -> Result<Result<usize, RDKafkaErrorCode>, KafkaSetupError> {
         // Closed only with the process: then there is nobody to ask.
         let _turn = self.questions.acquire().await;
         let admin = Arc::clone(&self.admin);
@@ -150,7 +157,7 @@ impl Topics {
             Ok(match found.error() {
                 Some(error) => Err(RDKafkaErrorCode::from(error)),
                 None if leaderless => Err(RDKafkaErrorCode::LeaderNotAvailable),
-                None => Ok(()),
+                None => Ok(found.partitions().len()),
             })
         })
         .await;

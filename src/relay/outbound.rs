@@ -108,7 +108,7 @@ impl Outbound {
     /// Exchanges the reports that have arrived for those in `into`.
     pub fn take_reports(&mut self, into: &mut Vec<Report>) {
         self.reports.take(into);
-        let failed = into.iter().filter(|report| report.error.is_some()).count();
+        let failed = into.iter().filter(|report| report.outcome.is_err()).count();
         if failed > 0 {
             let fatal =
                 |producer: &Option<Producer>| producer.as_ref().is_some_and(Producer::is_fatal);

@@ -159,16 +159,16 @@ impl TopicDesk {
         }
     }
 
-    /// Takes an answer in; returns the topic and whether it can be used now, if the cluster said so. As long
-    /// as it cannot, it is asked for again.
-    pub fn take(&mut self, answer: TopicAnswer) -> Option<(TopicId, bool)> {
+    /// Takes an answer in; returns the topic if the cluster said something of it, and if it can be used now, how
+    /// many partitions it has. As long as it cannot, it is asked for again.
+    pub fn take(&mut self, answer: TopicAnswer) -> Option<(TopicId, Option<usize>)> {
         let (id, status) = answer?;
         let seen = self.seen.get_mut(&id)?;
         let mut wait = seen.retry.next_wait();
         let is_known = status.is_ok();
         let asked = seen.asking_since.take();
         match status {
-            Ok(TopicStatus::Ready(rules)) => {
+            Ok(TopicStatus::Ready { partitions, rules }) => {
                 let is_answered = rules.is_some();
                 seen.rules = rules.unwrap_or(seen.rules);
                 seen.rules_since = asked;
@@ -180,7 +180,7 @@ impl TopicDesk {
                     true => seen.retry.reset(),
                     false => self.ask_after(id, wait),
                 }
-                return Some((id, true));
+                return Some((id, Some(partitions)));
             }
             Ok(TopicStatus::Unusable(reason)) => {
                 let now = Instant::now();
@@ -205,7 +205,7 @@ impl TopicDesk {
             }
         }
         self.ask_after(id, wait);
-        is_known.then_some((id, false))
+        is_known.then_some((id, None))
     }
 
     /// Whether the cluster answers at all.

@@ -172,7 +172,7 @@ impl Copier {
     /// A producer for copies, if their topic is there: librdkafka says so only after half a minute.
     async fn open(&self) -> Result<Out, CopyError> {
         match self.topics.ensure(&self.topic, REQUEST_TIMEOUT).await? {
-            TopicStatus::Ready(_) => Ok(Out::open(&self.kafka)?),
+            TopicStatus::Ready { .. } => Ok(Out::open(&self.kafka)?),
             TopicStatus::Unusable(reason) => Err(CopyError::Topic {
                 topic: self.topic.clone(),
                 reason,
@@ -289,10 +289,10 @@ impl Out {
             }
             self.reports.take(&mut reports);
             for report in &reports {
-                let outcome = match report.error {
-                    None => Ok(()),
-                    Some(code) if failure(code) == Failure::Refused => Err(code.to_string()),
-                    Some(code) => return Err(fail(code.to_string())),
+                let outcome = match report.outcome {
+                    Ok(_) => Ok(()),
+                    Err(code) if failure(code) == Failure::Refused => Err(code.to_string()),
+                    Err(code) => return Err(fail(code.to_string())),
                 };
                 if let Some(place) = outcomes.get_mut(report.ticket as usize) {
                     *place = Some(outcome);

@@ -327,15 +327,18 @@ impl LaneCore {
 
     pub(super) fn take_topic(&mut self, answer: TopicAnswer) {
         match self.topics.take(answer) {
-            // That it exists says nothing about rows that were refused in turn.
-            Some((topic, true)) if self.breaker.is_open(topic) => {}
-            Some((topic, true)) => {
+            Some((topic, Some(partitions))) => {
+                self.window.partitions(topic, partitions);
+                // That it exists says nothing about rows that were refused in turn.
+                if self.breaker.is_open(topic) {
+                    return;
+                }
                 if let Some(limit) = self.topics.least_limit() {
                     self.outbound.limit_batches(limit);
                 }
                 self.window.open_topic(topic);
             }
-            Some((topic, false)) => {
+            Some((topic, None)) => {
                 self.window.shut_topic(topic);
                 self.show_unusable(topic);
             }

@@ -62,15 +62,15 @@ impl LaneCore {
                 Sharing::Batched => Route::Batched,
                 Sharing::Alone => Route::Alone,
             };
-            match report.error {
-                None => {
-                    if let Some(row) = self.window.acknowledged(ticket, now) {
+            match report.outcome {
+                Ok(partition) => {
+                    if let Some(row) = self.window.acknowledged(ticket, partition, now) {
                         self.metrics.acknowledged(&row, now, now_us);
                         self.took(row.topic);
                         acknowledged.push(row.event);
                     }
                 }
-                Some(code) => {
+                Err(code) => {
                     refused +=
                         usize::from(route == Route::Batched && failure(code) == Failure::Refused);
                     unproven += usize::from(code == RDKafkaErrorCode::Inconsistent);

@@ -297,18 +297,18 @@ impl Out {
             return;
         }
         for report in &self.taken {
-            match report.error {
-                None => {
+            match report.outcome {
+                Ok(_) => {
                     self.acknowledged += 1;
                     self.unsettled.acknowledged(report.ticket);
                 }
                 // The first that is told: the others are its mates, or what the producer gave back.
-                Some(code) if self.failure.is_none() => {
+                Err(code) if self.failure.is_none() => {
                     let id = self.unsettled.id(report.ticket).unwrap_or_default();
                     self.failure =
                         Some(format!("row {id} or one sent with it was refused: {code}"));
                 }
-                Some(_) => {}
+                Err(_) => {}
             }
         }
         moved(self.acknowledged);

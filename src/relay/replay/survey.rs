@@ -162,7 +162,7 @@ async fn look_at(
     name: &Arc<str>,
 ) -> Result<TopicSurvey, ReplayError> {
     let rules = match topics.ensure(name, REQUEST_TIMEOUT).await? {
-        TopicStatus::Ready(rules) => rules.unwrap_or_default(),
+        TopicStatus::Ready { rules, .. } => rules.unwrap_or_default(),
         TopicStatus::Unusable(reason) => {
             let topic = Arc::clone(name);
             return Err(ReplayError::Topic { topic, reason });

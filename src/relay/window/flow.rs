@@ -24,7 +24,9 @@ impl Window {
             let key = self.slots.key_of(ticket);
             let route = match (self.keys[key].state, state) {
                 (KeyState::Flowing, EntryState::Queued)
-                    if self.keys[key].is_introduced || self.keys[key].in_flight == 0 =>
+                    if self.keys[key].is_introduced
+                        || self.keys[key].in_flight == 0
+                        || self.topic(topic).leaders.all_know() =>
                 {
                     Route::Batched
                 }
@@ -109,18 +111,23 @@ impl Window {
         true
     }
 
-    /// The broker has the message: hands out the row, which is to be marked now.
+    /// The broker has the message, in this partition: hands out the row, which is to be marked now.
     ///
     /// An acknowledgement counts whenever it comes, also one that arrives after the message was given
     /// up: nothing is published again that is known to be there.
-    pub fn acknowledged(&mut self, ticket: Ticket, now: Instant) -> Option<Outgoing> {
+    pub fn acknowledged(
+        &mut self,
+        ticket: Ticket,
+        partition: i32,
+        now: Instant,
+    ) -> Option<Outgoing> {
         self.land(ticket, EntryState::Queued);
         let key = self.slots.get(ticket).map(|_| self.slots.key_of(ticket))?;
         let row = self.take_out(ticket)?;
         self.recent.push(row.event);
         self.fill.unmarked += 1;
         match self.keys[key].state {
-            KeyState::Flowing => self.introduce(key, now),
+            KeyState::Flowing => self.introduce(key, partition, now),
             KeyState::Probing => self.keys[key].succeed(),
             KeyState::Stopped { .. } | KeyState::Parking => {}
         }
@@ -128,14 +135,19 @@ impl Window {
         Some(row)
     }
 
-    /// The key's first row is through: the next one follows, and brings those behind it.
-    fn introduce(&mut self, index: u32, now: Instant) {
+    /// A row of the key is through. If it is the first, the next one follows, and brings those behind it.
+    fn introduce(&mut self, index: u32, partition: i32, now: Instant) {
+        let topic = self.keys[index].topic;
+        let leaders = &mut self.topic(topic).leaders;
+        leaders.took(partition, now);
+        let all_know = leaders.all_know();
         let key = &mut self.keys[index];
         if std::mem::replace(&mut key.is_introduced, true) {
             return;
         }
-        let topic = key.topic;
-        self.introduced.insert(key.hash, now);
+        if !all_know {
+            self.introduced.insert(key.hash, now);
+        }
         // Those that were sent before the key was to be introduced again are still under way.
         let mut next = self.keys.head(index);
         while let Some(ticket) = next {
@@ -151,6 +163,9 @@ impl Window {
     /// The leaders may not know the producer, because it is new or they are: every key is introduced again.
     pub(super) fn forget_introductions(&mut self) {
         self.introduced.clear();
+        for topic in &mut self.topics {
+            topic.leaders.forget();
+        }
         for key in self.keys.iter_mut() {
             key.is_introduced = false;
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::holds::Holds;
+use super::introduced::Leaders;
 use super::{EntryState, Ticket, TopicId, Window};
 
 /// Whether a topic takes rows.
@@ -28,6 +29,7 @@ pub(super) struct Topic {
     /// Rows that were kept back to be tried, while room is made.
     pub trials: usize,
     pub holds: Holds,
+    pub leaders: Leaders,
 }
 
 impl Topic {
@@ -66,6 +68,11 @@ impl Window {
     pub fn is_open(&self, topic: TopicId) -> bool {
         let known = self.topics.get(topic.0 as usize);
         known.is_some_and(Topic::is_open)
+    }
+
+    /// The topic has so many partitions.
+    pub fn partitions(&mut self, topic: TopicId, count: usize) {
+        self.topic(topic).leaders.count(count);
     }
 
     /// The topic exists: its rows may go out.

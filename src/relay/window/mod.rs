@@ -4,7 +4,8 @@
 //!
 //! * Rows of one order key (topic and Kafka key) are offered in the order of their ids.
 //! * Several of them may be in flight at once; the producer keeps their order.
-//! * The first of them goes out without company, and the others once it is acknowledged.
+//! * The first of them goes out without company, and the others once it is acknowledged; not so where each
+//!   partition of the topic has acknowledged something.
 //! * A failed row stops its key: nothing more of the key is offered until everything of it that is in
 //!   flight has been reported and the back-off has passed. Then its rows go alone, one at a time,
 //!   until every row that was reported failed is through; then the key flows again.
@@ -68,7 +69,8 @@ pub(super) struct Key {
     /// The broker took a row of it from the producer at hand, without a refusal since. Until then there is at
     /// most one in flight: a partition's leader checks the order of a producer's message sets only once it
     /// has taken one of them (`ProducerAppendInfo.checkSequence` in Kafka's storage module), so when the very
-    /// first is refused, those sent behind it would be written.
+    /// first is refused, those sent behind it would be written. Once every partition has taken one
+    /// ([`Leaders`](introduced::Leaders)), this does not matter.
     is_introduced: bool,
     /// Failures without a success between.
     failures: u32,

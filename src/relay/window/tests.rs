@@ -25,6 +25,7 @@ const BACKOFF: Backoff = Backoff {
 
 const KEYS: u64 = 5;
 const TOPICS: u32 = 2;
+const PARTITIONS: usize = 2;
 
 fn event(id: i64) -> EventRef {
     EventRef {
@@ -48,7 +49,7 @@ fn outgoing(id: i64, topic: u32, key: u64, now: Instant) -> Outgoing {
 
 /// Where the rows of a key go: the partition of their topic.
 fn partition((topic, key): (u32, u64)) -> (u32, u64) {
-    (topic, key % 2)
+    (topic, key % PARTITIONS as u64)
 }
 
 fn admit(window: &mut Window, row: Outgoing) -> Admission {
@@ -149,7 +150,10 @@ impl Model {
                     6 => self.window.pause_topic(topic, self.rng.bool()),
                     0 => self.window.close_topic(topic),
                     1 => self.window.shut_topic(topic),
-                    _ => self.window.open_topic(topic),
+                    _ => {
+                        self.window.partitions(topic, PARTITIONS);
+                        self.window.open_topic(topic);
+                    }
                 }
             }
             19 => match self.rng.u8(0..4) {
@@ -334,7 +338,7 @@ impl Model {
     fn acknowledge(&mut self, sent: Sent) {
         let row = self
             .window
-            .acknowledged(sent.ticket, self.now)
+            .acknowledged(sent.ticket, partition(sent.key).1 as i32, self.now)
             .expect("in the window until then");
         assert_eq!(row.event.id, sent.id);
         assert!(self.written.contains(&sent.id));
@@ -355,7 +359,7 @@ impl Model {
             return;
         };
         if self.window.outgoing(ticket).is_none() {
-            assert!(self.window.acknowledged(ticket, self.now).is_none());
+            assert!(self.window.acknowledged(ticket, 0, self.now).is_none());
         }
         if !self.under_way.iter().any(|sent| sent.ticket == ticket) {
             assert_eq!(
@@ -560,7 +564,7 @@ fn a_failed_row_stops_its_own_key_alone() {
     let mut sent = Vec::new();
     while let Some((ticket, route)) = window.next_to_send() {
         sent.push((window.outgoing(ticket).unwrap().event.id, route));
-        window.acknowledged(ticket, now);
+        window.acknowledged(ticket, 0, now);
     }
     assert_eq!(sent, [(2, Route::Batched), (4, Route::Batched)]);
     window.wake(now + BACKOFF.first);
@@ -570,7 +574,7 @@ fn a_failed_row_stops_its_own_key_alone() {
         (1, Route::Alone)
     );
     assert_eq!(window.next_to_send(), None, "row 3 waits for row 1");
-    window.acknowledged(again, now);
+    window.acknowledged(again, 0, now);
     let (last, route) = window.next_to_send().unwrap();
     assert_eq!(
         (window.outgoing(last).unwrap().event.id, route),
@@ -588,7 +592,7 @@ fn a_key_is_introduced_by_one_row_and_the_others_follow_it_in_one_go() {
     }
     let (first, _) = window.next_to_send().unwrap();
     assert_eq!(window.next_to_send(), None);
-    window.acknowledged(first, now);
+    window.acknowledged(first, 0, now);
     let ids: Vec<i64> = std::iter::from_fn(|| window.next_to_send())
         .map(|(ticket, _)| ticket)
         .collect::<Vec<_>>()
@@ -596,6 +600,28 @@ fn a_key_is_introduced_by_one_row_and_the_others_follow_it_in_one_go() {
         .filter_map(|ticket| Some(window.outgoing(ticket)?.event.id))
         .collect();
     assert_eq!(ids, [2, 3, 4]);
+    window.producer_lost(window.in_flight(), now);
+    assert!(window.next_to_send().is_some());
+    assert_eq!(window.next_to_send(), None, "another producer");
+}
+
+#[test]
+fn where_every_partition_knows_the_producer_no_key_is_introduced() {
+    let now = Instant::now();
+    let mut window = Window::new(LIMITS, BACKOFF);
+    window.partitions(TopicId(0), 2);
+    window.open_topic(TopicId(0));
+    for (id, key) in [(1, 0), (2, 1), (3, 2), (4, 2), (5, 2)] {
+        admit(&mut window, outgoing(id, 0, key, now));
+    }
+    let first = [0; 2].map(|_| window.next_to_send().unwrap().0);
+    for (ticket, partition) in first.into_iter().zip(0..) {
+        window.acknowledged(ticket, partition, now);
+    }
+    for id in 3..=5 {
+        let (ticket, _) = window.next_to_send().expect("company");
+        assert_eq!(window.outgoing(ticket).unwrap().event.id, id);
+    }
     window.producer_lost(window.in_flight(), now);
     assert!(window.next_to_send().is_some());
     assert_eq!(window.next_to_send(), None, "another producer");
@@ -615,7 +641,7 @@ fn a_window_is_bounded_and_takes_one_large_row_alone() {
     assert!(window.has_room(50));
     window.open_topic(TopicId(0));
     let (ticket, _) = window.next_to_send().unwrap();
-    window.acknowledged(ticket, now);
+    window.acknowledged(ticket, 0, now);
     admit(&mut window, outgoing(2, 0, 1, now));
     assert!(!window.has_room(10), "an unmarked row still counts");
     window.marked(1);
@@ -629,7 +655,7 @@ fn an_id_that_is_drawn_again_is_another_event() {
     window.open_topic(TopicId(0));
     admit(&mut window, outgoing(1, 0, 1, now));
     let (ticket, _) = window.next_to_send().unwrap();
-    window.acknowledged(ticket, now);
+    window.acknowledged(ticket, 0, now);
     assert_eq!(
         admit(&mut window, outgoing(1, 0, 1, now)),
         Admission::Acknowledged
