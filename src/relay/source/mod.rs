@@ -196,6 +196,8 @@ impl Source {
         scan: &mut Scan,
         orders: &mut Orders,
     ) -> Result<Batch, DbError> {
+        // A row that the pass is ordered for was let go before.
+        self.router.leave_unread(orders.unread());
         let postgres = Arc::clone(&self.postgres);
         let Some(after) = orders.pass_after else {
             let swept = self.sweep(session, scan);
