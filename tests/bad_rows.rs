@@ -362,7 +362,7 @@ async fn every_kind_of_row_is_delivered_or_parked_and_no_good_one_suffers() {
     let all = number(&mut fixture.database, "select count(*) from outbox_events").await;
     assert_eq!(all, good + KINDS.len() as i64, "nothing is gone");
     println!(
-        "holds bad rows: {} kinds among {good} good rows of {keys} keys, {parked} parked, the others delivered; {memory:.0} MiB",
+        "bad rows: {} kinds among {good} good rows of {keys} keys, {parked} parked, the others delivered; {memory:.0} MiB",
         KINDS.len()
     );
 }

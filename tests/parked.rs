@@ -446,13 +446,25 @@ async fn rows_of_a_topic_with_an_open_breaker_are_parked_all_the_same_until_it_t
         "it is in force"
     );
     parked(&mut fixture, 20).await;
+
+    // Once more at the moment that it ends, before the relay has heard of it.
+    write(&mut fixture, "good", Some(2)).await;
+    assert_eq!(next(&mut fixture).await, pair("good", 2));
+    fixture
+        .until("select bool_and(ended_at is not null) from outboxd_bypasses")
+        .await;
+    assert!(boolean(&mut fixture.database, &sql).await, "{sql}");
+    for key in 20..26 {
+        write(&mut fixture, &format!("bad {key}"), None).await;
+    }
+    parked(&mut fixture, 26).await;
     let changes = "the topics whose refused rows are to be parked have changed";
     let before = fixture.relay.logged(changes);
     succeeds(&park(&fixture, &topic, &["--stop"]));
     fixture.relay.logs_more(changes, before).await;
-    for key in 20..22 {
+    for key in 26..28 {
         write(&mut fixture, &format!("bad {key}"), None).await;
     }
     fixture.answers("/status", 200, "\"breakerOpen\"").await;
-    parked(&mut fixture, 20).await;
+    parked(&mut fixture, 26).await;
 }

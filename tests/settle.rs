@@ -1,8 +1,10 @@
-//! Marks, statement by statement: for that very event, by the owner of the lane, once.
+//! Marks, statement by statement: for that very event, by the owner of the lane, once; and what else only the owner
+//! may note.
 
 use std::time::Duration;
 
 use outboxd::config::{Config, Sources};
+use outboxd::db::bypasses::Bypasses;
 use outboxd::db::lease::{Fence, Leases, Standing};
 use outboxd::db::outbox::Outbox;
 use outboxd::db::{Database, Role, Session};
@@ -146,6 +148,27 @@ async fn a_former_owner_cannot_mark() {
         .await;
     assert!(!held.expect("asking"), "nor renew");
     assert_eq!(marking.settle(&owner, event).await, 1);
+}
+
+#[tokio::test]
+async fn a_former_owner_cannot_end_what_somebody_decided_about_a_breaker() {
+    let mut marking = Marking::new("bypass_fence").await;
+    let zombie = marking.acquire(Uuid::now_v7()).await.expect("a free lane");
+    let expire = "update outboxd_leases set expires_at = '-infinity'";
+    execute(&mut marking.fixture.database, expire).await;
+    let owner = marking.acquire(Uuid::now_v7()).await;
+    let owner = owner.expect("an expired lease is free");
+    let bypasses = Bypasses::new("public", "public.outbox_events");
+    let session = &mut marking.session;
+    let begun = bypasses.begin(session, "t", None, Some("ada")).await;
+    assert!(begun.expect("deciding"));
+    let topics = ["t".to_owned()];
+    let ended = bypasses.end(session, &zombie, &topics).await;
+    assert!(!ended.expect("asking"), "the lane is lost");
+    assert_eq!(bypasses.list(session).await.expect("asking").len(), 1);
+    let ended = bypasses.end(session, &owner, &topics).await;
+    assert!(ended.expect("asking"));
+    assert_eq!(bypasses.list(session).await.expect("asking"), []);
 }
 
 #[tokio::test]
