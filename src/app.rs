@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use opentelemetry_otlp::ExporterBuildError;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use crate::db::outbox::{Outbox, Remaining};
 use crate::db::{DbError, Role};
 use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
 use crate::listen::Listener;
+use crate::otlp::Otlp;
 use crate::relay::fault::Fault;
 use crate::relay::status::Progress;
 use crate::relay::{Ended, Postgres, Relay, RelayError};
@@ -33,6 +35,8 @@ pub enum AppError {
     },
     #[error(transparent)]
     Relay(Box<RelayError>),
+    #[error("otlp")]
+    Otlp(#[source] ExporterBuildError),
     #[error("outbox \"{outbox}\": the relay of it broke")]
     Broke { outbox: String },
 }
@@ -69,10 +73,11 @@ pub struct App {
     topics: Topics,
     owner: Uuid,
     admin: Arc<Admin>,
+    otlp: Arc<Otlp>,
 }
 
 impl App {
-    /// Builds the parts; nothing connects yet.
+    /// Builds the parts, in the runtime that is to run them; nothing connects yet.
     ///
     /// # Errors
     /// When a client refuses its configuration.
@@ -80,7 +85,9 @@ impl App {
         let postgres = Arc::new(Postgres::new(&config.postgres).map_err(AppError::Postgres)?);
         let kafka = KafkaClient::new(&config.kafka);
         let topics = Topics::new(&kafka).map_err(AppError::Kafka)?;
-        let metrics = Metrics::default();
+        let owner = Uuid::now_v7();
+        let otlp = Otlp::new(&config.otlp, owner).map_err(AppError::Otlp)?;
+        let metrics = Metrics::new(otlp.meter());
         let outboxes = config
             .outboxes
             .iter()
@@ -95,7 +102,6 @@ impl App {
                 }
             })
             .collect();
-        let owner = Uuid::now_v7();
         let process = Process {
             owner,
             started: Instant::now(),
@@ -113,6 +119,7 @@ impl App {
                 metrics,
                 outboxes,
             }),
+            otlp: Arc::new(otlp),
         })
     }
 
@@ -146,6 +153,13 @@ impl App {
                 }
             });
         }
+        if self.config.otlp.endpoint.is_some() {
+            services.spawn(send_metrics(
+                Arc::clone(&self.otlp),
+                Arc::clone(&self.admin),
+                self.config.otlp.interval,
+            ));
+        }
         let (stop_all, stopping) = watch::channel(false);
         let mut relays = JoinSet::new();
         for shown in &self.admin.outboxes {
@@ -155,6 +169,8 @@ impl App {
         }
         let outcome = self.supervise(relays, stop, stop_all, until).await;
         services.shutdown().await;
+        self.admin.refresh();
+        self.otlp.close().await;
         outcome
     }
 
@@ -177,6 +193,7 @@ impl App {
             topics: self.topics.clone(),
             progress: Arc::clone(&shown.progress),
             metrics: shown.metrics.clone(),
+            spans: self.otlp.spans(&shown.name),
             owner: self.owner,
             wake,
             until_empty: until != Until::Stopped,
@@ -259,5 +276,14 @@ impl App {
             }
         }
         Ok(remaining)
+    }
+}
+
+/// Sends the metrics for as long as the process relays.
+async fn send_metrics(otlp: Arc<Otlp>, admin: Arc<Admin>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        admin.refresh();
+        otlp.send_metrics().await;
     }
 }

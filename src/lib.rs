@@ -81,6 +81,8 @@ pub mod demo;
 mod listen;
 #[cfg(feature = "demo")]
 pub mod local;
+#[cfg(feature = "relay")]
+pub mod otlp;
 #[cfg(feature = "consumer")]
 pub mod outage;
 #[cfg(feature = "relay")]

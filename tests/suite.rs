@@ -18,6 +18,7 @@ mod large_rows;
 mod late_commits;
 mod mapping;
 mod metrics;
+mod otlp;
 mod parked;
 mod pauses;
 mod polls;

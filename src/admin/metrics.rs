@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use opentelemetry::metrics::Meter;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::otlp::{Export, Instrument, Timing};
 use crate::relay::status::Progress;
 use crate::relay::window::Outgoing;
 
@@ -27,51 +29,95 @@ type Seconds = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    published: Family<OutboxLabel, Counter>,
-    marked: Family<OutboxLabel, Counter>,
-    refused: Family<OutboxLabel, Counter>,
-    parked: Family<OutboxLabel, Counter>,
-    copied: Family<OutboxLabel, Counter>,
-    parked_rows: Family<OutboxLabel, Gauge>,
-    late_rows: Family<OutboxLabel, Counter>,
-    swept_rows: Family<OutboxLabel, Counter>,
-    expired: Family<OutboxLabel, Counter>,
-    producer_rebuilds: Family<OutboxLabel, Counter>,
-    owner: Family<OutboxLabel, Gauge>,
-    pending: Family<OutboxLabel, Gauge>,
-    oldest_pending_age: Family<OutboxLabel, Seconds>,
-    window_rows: Family<OutboxLabel, Gauge>,
-    window_bytes: Family<OutboxLabel, Gauge>,
-    in_flight: Family<OutboxLabel, Gauge>,
-    unmarked: Family<OutboxLabel, Gauge>,
-    held_keys: Family<OutboxLabel, Gauge>,
-    held_rows: Family<OutboxLabel, Gauge>,
-    held_topics: Family<OutboxLabel, Gauge>,
-    gaps: Family<OutboxLabel, Gauge>,
-    created_to_acknowledged: Family<OutboxLabel, Histogram>,
-    seen_to_acknowledged: Family<OutboxLabel, Histogram>,
-    poll: Family<OutboxLabel, Histogram>,
-    mark: Family<OutboxLabel, Histogram>,
+    /// Nothing: they are not sent anywhere.
+    meter: Option<Meter>,
+    published: PerOutbox<Counter>,
+    marked: PerOutbox<Counter>,
+    refused: PerOutbox<Counter>,
+    parked: PerOutbox<Counter>,
+    copied: PerOutbox<Counter>,
+    parked_rows: PerOutbox<Gauge>,
+    late_rows: PerOutbox<Counter>,
+    swept_rows: PerOutbox<Counter>,
+    expired: PerOutbox<Counter>,
+    producer_rebuilds: PerOutbox<Counter>,
+    owner: PerOutbox<Gauge>,
+    pending: PerOutbox<Gauge>,
+    oldest_pending_age: PerOutbox<Seconds>,
+    window_rows: PerOutbox<Gauge>,
+    window_bytes: PerOutbox<Gauge>,
+    in_flight: PerOutbox<Gauge>,
+    unmarked: PerOutbox<Gauge>,
+    held_keys: PerOutbox<Gauge>,
+    held_rows: PerOutbox<Gauge>,
+    held_topics: PerOutbox<Gauge>,
+    gaps: PerOutbox<Gauge>,
+    created_to_acknowledged: PerOutbox<Histogram>,
+    seen_to_acknowledged: PerOutbox<Histogram>,
+    poll: PerOutbox<Histogram>,
+    mark: PerOutbox<Histogram>,
+}
+
+/// One metric, of every outbox.
+#[derive(Debug)]
+struct PerOutbox<M> {
+    name: &'static str,
+    help: &'static str,
+    family: Family<OutboxLabel, M>,
+}
+
+impl<M: Export + Clone> PerOutbox<M> {
+    fn of(&self, label: &OutboxLabel, meter: Option<&Meter>) -> M {
+        let metric = self.family.get_or_create_owned(label);
+        if let Some(meter) = meter {
+            metric.export(meter, Instrument::new(self.name, self.help, &label.outbox));
+        }
+        metric
+    }
+}
+
+impl PerOutbox<Histogram> {
+    fn timing(&self, label: &OutboxLabel, meter: Option<&Meter>, bounds: Vec<f64>) -> Timing {
+        let timing = Timing::new(self.family.get_or_create_owned(label));
+        match meter {
+            Some(meter) => {
+                let instrument = Instrument::new(self.name, self.help, &label.outbox);
+                timing.exported(meter, instrument, bounds)
+            }
+            None => timing,
+        }
+    }
 }
 
 /// From half a millisecond to about a quarter of an hour.
-fn latency() -> Histogram {
-    Histogram::new(exponential_buckets(0.0005, 2.0, 22))
+fn latencies() -> Vec<f64> {
+    exponential_buckets(0.0005, 2.0, 22).collect()
 }
 
 /// From a tenth of a millisecond to about three seconds.
-fn duration() -> Histogram {
-    Histogram::new(exponential_buckets(0.0001, 2.0, 16))
+fn durations() -> Vec<f64> {
+    exponential_buckets(0.0001, 2.0, 16).collect()
 }
 
 impl Default for Metrics {
     fn default() -> Self {
+        Metrics::new(None)
+    }
+}
+
+impl Metrics {
+    /// With a meter they are sent as well as scraped.
+    pub fn new(meter: Option<Meter>) -> Metrics {
         let mut registry = Registry::with_prefix("outboxd");
         macro_rules! register {
             ($name:literal, $help:literal, $family:expr) => {{
                 let family = $family;
                 registry.register($name, $help, family.clone());
-                family
+                PerOutbox {
+                    name: $name,
+                    help: $help,
+                    family,
+                }
             }};
         }
         let counter = Family::<OutboxLabel, Counter>::default;
@@ -145,25 +191,26 @@ impl Default for Metrics {
         let created_to_acknowledged = register!(
             "created_to_acknowledged_seconds",
             "From a row's created_at to its acknowledgement",
-            Family::<OutboxLabel, Histogram>::new_with_constructor(latency)
+            Family::<OutboxLabel, Histogram>::new_with_constructor(|| Histogram::new(latencies()))
         );
         let seen_to_acknowledged = register!(
             "first_seen_to_acknowledged_seconds",
             "From the read of a row to its acknowledgement: what producing takes",
-            Family::<OutboxLabel, Histogram>::new_with_constructor(latency)
+            Family::<OutboxLabel, Histogram>::new_with_constructor(|| Histogram::new(latencies()))
         );
         let poll = register!(
             "poll_duration_seconds",
             "Duration of one poll, all its statements",
-            Family::<OutboxLabel, Histogram>::new_with_constructor(duration)
+            Family::<OutboxLabel, Histogram>::new_with_constructor(|| Histogram::new(durations()))
         );
         let mark = register!(
             "mark_duration_seconds",
             "Duration of one marking statement",
-            Family::<OutboxLabel, Histogram>::new_with_constructor(duration)
+            Family::<OutboxLabel, Histogram>::new_with_constructor(|| Histogram::new(durations()))
         );
         Metrics {
             registry,
+            meter,
             published,
             marked,
             refused,
@@ -199,32 +246,37 @@ impl Metrics {
         let label = OutboxLabel {
             outbox: name.to_owned(),
         };
+        let meter = self.meter.as_ref();
         OutboxMetrics {
-            published: self.published.get_or_create_owned(&label),
-            marked: self.marked.get_or_create_owned(&label),
-            refused: self.refused.get_or_create_owned(&label),
-            parked: self.parked.get_or_create_owned(&label),
-            copied: self.copied.get_or_create_owned(&label),
-            parked_rows: self.parked_rows.get_or_create_owned(&label),
-            late_rows: self.late_rows.get_or_create_owned(&label),
-            swept_rows: self.swept_rows.get_or_create_owned(&label),
-            expired: self.expired.get_or_create_owned(&label),
-            producer_rebuilds: self.producer_rebuilds.get_or_create_owned(&label),
-            owner: self.owner.get_or_create_owned(&label),
-            pending: self.pending.get_or_create_owned(&label),
-            oldest_pending_age: self.oldest_pending_age.get_or_create_owned(&label),
-            window_rows: self.window_rows.get_or_create_owned(&label),
-            window_bytes: self.window_bytes.get_or_create_owned(&label),
-            in_flight: self.in_flight.get_or_create_owned(&label),
-            unmarked: self.unmarked.get_or_create_owned(&label),
-            held_keys: self.held_keys.get_or_create_owned(&label),
-            held_rows: self.held_rows.get_or_create_owned(&label),
-            held_topics: self.held_topics.get_or_create_owned(&label),
-            gaps: self.gaps.get_or_create_owned(&label),
-            created_to_acknowledged: self.created_to_acknowledged.get_or_create_owned(&label),
-            seen_to_acknowledged: self.seen_to_acknowledged.get_or_create_owned(&label),
-            poll_seconds: self.poll.get_or_create_owned(&label),
-            mark_seconds: self.mark.get_or_create_owned(&label),
+            published: self.published.of(&label, meter),
+            marked: self.marked.of(&label, meter),
+            refused: self.refused.of(&label, meter),
+            parked: self.parked.of(&label, meter),
+            copied: self.copied.of(&label, meter),
+            parked_rows: self.parked_rows.of(&label, meter),
+            late_rows: self.late_rows.of(&label, meter),
+            swept_rows: self.swept_rows.of(&label, meter),
+            expired: self.expired.of(&label, meter),
+            producer_rebuilds: self.producer_rebuilds.of(&label, meter),
+            owner: self.owner.of(&label, meter),
+            pending: self.pending.of(&label, meter),
+            oldest_pending_age: self.oldest_pending_age.of(&label, meter),
+            window_rows: self.window_rows.of(&label, meter),
+            window_bytes: self.window_bytes.of(&label, meter),
+            in_flight: self.in_flight.of(&label, meter),
+            unmarked: self.unmarked.of(&label, meter),
+            held_keys: self.held_keys.of(&label, meter),
+            held_rows: self.held_rows.of(&label, meter),
+            held_topics: self.held_topics.of(&label, meter),
+            gaps: self.gaps.of(&label, meter),
+            created_to_acknowledged: self.created_to_acknowledged.timing(
+                &label,
+                meter,
+                latencies(),
+            ),
+            seen_to_acknowledged: self.seen_to_acknowledged.timing(&label, meter, latencies()),
+            poll_seconds: self.poll.timing(&label, meter, durations()),
+            mark_seconds: self.mark.timing(&label, meter, durations()),
             progress: Arc::clone(progress),
         }
     }
@@ -264,10 +316,10 @@ pub struct OutboxMetrics {
     held_rows: Gauge,
     held_topics: Gauge,
     gaps: Gauge,
-    created_to_acknowledged: Histogram,
-    seen_to_acknowledged: Histogram,
-    pub poll_seconds: Histogram,
-    pub mark_seconds: Histogram,
+    created_to_acknowledged: Timing,
+    seen_to_acknowledged: Timing,
+    pub poll_seconds: Timing,
+    pub mark_seconds: Timing,
     progress: Arc<Progress>,
 }
 

@@ -48,6 +48,13 @@ impl Admin {
         TcpListener::bind(address).await
     }
 
+    /// Brings the gauges up to date, before they are read.
+    pub fn refresh(&self) {
+        for outbox in &self.outboxes {
+            outbox.metrics.refresh();
+        }
+    }
+
     /// How everything stands, as far as this process knows.
     pub fn report(&self) -> Report {
         status::report(&self.process, &self.outboxes)
@@ -91,9 +98,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn scrape(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    for outbox in &admin.outboxes {
-        outbox.metrics.refresh();
-    }
+    admin.refresh();
     match admin.metrics.encode() {
         Ok(text) => {
             let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

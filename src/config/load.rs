@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 use figment::{Profile, Provider as _, value::Value as Tree};
 
 use super::{
-    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, Pooler,
-    PostgresConfig, PostgresUrl, RelayConfig, Sources,
+    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, OtlpConfig,
+    Pooler, PostgresConfig, PostgresUrl, RelayConfig, Sources,
     error::{ConfigError, ConfigErrors},
     names::Identifier,
     origin::Origins,
@@ -103,6 +103,7 @@ fn read_config(
     let (postgres, database) = read_postgres(root.table("postgres"), report);
     let kafka = read_kafka(root.table("kafka"), report);
     let admin = read_admin(root.table("admin"), report);
+    let otlp = read_otlp(root.table("otlp"), report);
     let relay = read_relay(root.table("relay"), report);
     let inbox = read_inbox(root.table("inbox"), report);
     let log = read_log(root.table("log"), report);
@@ -112,6 +113,7 @@ fn read_config(
         postgres: postgres?,
         kafka: kafka?,
         admin: admin?,
+        otlp: otlp?,
         relay: relay?,
         inbox: inbox?,
         log: log?,
@@ -175,6 +177,20 @@ fn read_admin(mut section: Section, report: &mut Report) -> Option<AdminConfig> 
     let listen = section.read::<Listen>(report, "listen");
     section.finish(report);
     Some(AdminConfig { listen: listen?.0 })
+}
+
+fn read_otlp(mut section: Section, report: &mut Report) -> Option<OtlpConfig> {
+    let endpoint = section.optional(report, "endpoint");
+    let traces = section.read(report, "traces");
+    let metrics = section.read(report, "metrics");
+    let interval = section.within(report, "interval", SECOND..=HOUR);
+    section.finish(report);
+    Some(OtlpConfig {
+        endpoint: endpoint?,
+        traces: traces?,
+        metrics: metrics?,
+        interval: interval?,
+    })
 }
 
 fn read_relay(mut section: Section, report: &mut Report) -> Option<RelayConfig> {

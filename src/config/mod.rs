@@ -53,7 +53,7 @@ pub use template::{OtherColumns, Segment, Template};
 pub use templates::Templates;
 pub use topic::{MAX_TOPIC_BYTES, TopicTemplate, is_topic_name};
 pub use url::{PostgresUrl, REDACTED};
-pub use values::{BootstrapServers, LogFilter, Retention};
+pub use values::{BootstrapServers, LogFilter, OtlpEndpoint, Retention};
 pub use words::{
     EnvelopeFormat, EventTimestamp, LogFormat, OnPoison, OnSent, PayloadEncoding, Pooler, Preset,
 };
@@ -67,6 +67,8 @@ pub struct Config {
     pub kafka: KafkaConfig,
     /// `[admin]`
     pub admin: AdminConfig,
+    /// `[otlp]`
+    pub otlp: OtlpConfig,
     /// `[relay]`
     pub relay: RelayConfig,
     /// `[inbox]`
@@ -130,6 +132,17 @@ pub struct CreateTopicsConfig {
 pub struct AdminConfig {
     /// Where it listens; `None`: it is off.
     pub listen: Option<SocketAddr>,
+}
+
+/// Traces and metrics for a collector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpConfig {
+    /// Nothing: none are sent.
+    pub endpoint: Option<OtlpEndpoint>,
+    pub traces: bool,
+    pub metrics: bool,
+    /// Between two times that metrics are sent, 1 s to 1 h.
+    pub interval: Duration,
 }
 
 /// The relay as a whole.

@@ -4,8 +4,8 @@ use std::fmt::{Display, Write as _};
 
 use super::{
     AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, Loaded, LogConfig, Mapping,
-    NamedTemplates, Origin, OutboxConfig, PayloadEncoding, PostgresConfig, Preset, RelayConfig,
-    SentColumn, SentValues, Templates,
+    NamedTemplates, Origin, OtlpConfig, OtlpEndpoint, OutboxConfig, PayloadEncoding,
+    PostgresConfig, Preset, RelayConfig, SentColumn, SentValues, Templates,
     read::join,
     values::{Listen, TopicNames, Value as _},
 };
@@ -23,6 +23,7 @@ impl Config {
             postgres,
             kafka,
             admin,
+            otlp,
             relay,
             inbox,
             log,
@@ -34,6 +35,7 @@ impl Config {
         let AdminConfig { listen } = admin;
         page.table(["admin"]);
         page.text("listen", Listen(*listen).show());
+        otlp.print(&mut page);
         relay.print(&mut page);
         let InboxConfig { retention, topics } = inbox;
         page.table(["inbox"]);
@@ -98,6 +100,23 @@ impl KafkaConfig {
         properties
             .redacted()
             .for_each(|(name, value)| page.text(name, value));
+    }
+}
+
+impl OtlpConfig {
+    fn print(&self, page: &mut Page) {
+        let Self {
+            endpoint,
+            traces,
+            metrics,
+            interval,
+        } = self;
+        page.table(["otlp"]);
+        let endpoint = endpoint.as_ref().map(OtlpEndpoint::as_str);
+        page.text("endpoint", endpoint.unwrap_or_default());
+        page.plain("traces", traces);
+        page.plain("metrics", metrics);
+        page.text("interval", interval.show());
     }
 }
 

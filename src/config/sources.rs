@@ -190,7 +190,9 @@ impl Layer {
                 tree.remove(key);
             }
         };
-        for section in ["postgres", "kafka", "admin", "relay", "log", "outbox"] {
+        for section in [
+            "postgres", "kafka", "admin", "otlp", "relay", "log", "outbox",
+        ] {
             expect("", &mut self.tree, section);
         }
         if let Some(Tree::Dict(_, kafka)) = self.tree.get_mut("kafka") {

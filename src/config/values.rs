@@ -5,6 +5,7 @@
 
 use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
+use axum::http::Uri;
 use bytesize::ByteSize;
 
 use super::topic::is_topic_name;
@@ -221,6 +222,50 @@ impl Value for Listen {
     fn show(&self) -> String {
         self.0
             .map_or_else(|| "off".to_owned(), |address| address.to_string())
+    }
+}
+
+/// A collector of traces and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpEndpoint(String);
+
+impl OtlpEndpoint {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+}
+
+impl Value for OtlpEndpoint {
+    fn read(text: &str) -> Result<Self, String> {
+        let is_possible = |uri: Uri| {
+            let authority = uri.authority().map(|authority| authority.as_str());
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && authority.is_some_and(|authority| !authority.contains('@'))
+                && uri.path() == "/"
+                && uri.query().is_none()
+        };
+        match text.parse().is_ok_and(is_possible) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(
+                "must be http://host:port or https://host:port, without a user and a path"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+
+    fn show_malformed(text: &str) -> String {
+        match text.contains('@') {
+            true => REDACTED.to_owned(),
+            false => format!("{text:?}"),
+        }
     }
 }
 

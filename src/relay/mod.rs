@@ -40,6 +40,7 @@ use crate::db::pauses::Pauses;
 use crate::db::standing::Standings;
 use crate::db::{DbError, Role, migrate};
 use crate::kafka::{KafkaClient, KafkaSetupError, Topics};
+use crate::otlp::Spans;
 use crate::outage::Retry;
 
 use fault::Fault;
@@ -100,6 +101,8 @@ pub struct Relay {
     pub topics: Topics,
     pub progress: Arc<Progress>,
     pub metrics: OutboxMetrics,
+    /// For a collector of traces, if there is one.
+    pub spans: Option<Spans>,
     /// This process.
     pub owner: Uuid,
     /// Wakes an idle source.
@@ -268,6 +271,7 @@ impl Relay {
             validity: Arc::clone(&lease.validity),
             progress: Arc::clone(&self.progress),
             metrics: self.metrics.clone(),
+            spans: self.spans.clone(),
             limits: self.limits(),
             settings: self.settings.clone(),
             stop,
@@ -363,7 +367,9 @@ impl Relay {
                 sweep_interval: self.config.sweep_interval,
                 until_empty: self.until_empty,
             },
-            router: Router::new(&self.config).with_fault(self.fault),
+            router: Router::new(&self.config)
+                .with_fault(self.fault)
+                .with_traces(self.spans.is_some()),
             progress: Arc::clone(&self.progress),
             metrics: self.metrics.clone(),
             wake: Arc::clone(&self.wake),

@@ -11,6 +11,7 @@ use super::window::{Outgoing, TopicId};
 use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate, is_topic_name};
 use crate::envelope::{Encoder, Envelope, render};
 use crate::event::{CreatedAt, Event, EventRef};
+use crate::otlp::trace_of;
 
 /// Rows on their way from the source to the lane.
 #[derive(Debug, Default)]
@@ -60,6 +61,8 @@ pub struct Router {
     name: String,
     unread: Arc<HashSet<EventRef>>,
     fault: Option<Fault>,
+    /// Spans are made of rows with a sampled trace.
+    traces: bool,
 }
 
 impl Router {
@@ -75,11 +78,17 @@ impl Router {
             name: String::new(),
             unread: Arc::default(),
             fault: None,
+            traces: false,
         }
     }
 
     pub fn with_fault(self, fault: Option<Fault>) -> Router {
         Router { fault, ..self }
+    }
+
+    /// Whether rows are to know the trace that they belong to.
+    pub fn with_traces(self, traces: bool) -> Router {
+        Router { traces, ..self }
     }
 
     /// Rows to be left out of batches from now on, and not to be looked at.
@@ -128,6 +137,10 @@ impl Router {
                 None => now_us(),
             },
             first_seen: Instant::now(),
+            trace: match self.traces {
+                true => trace_of(event).map(Box::new),
+                false => None,
+            },
         }
     }
 

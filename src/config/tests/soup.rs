@@ -9,6 +9,7 @@ const KEYS: &[&str] = &[
     "kafka",
     "relay",
     "admin",
+    "otlp",
     "log",
     "outbox",
     "properties",
@@ -130,7 +131,7 @@ proptest! {
     fn no_value_of_an_option_panics(
         field in prop::sample::select(&[
             "postgres.url", "postgres.schema", "postgres.lock_timeout", "kafka.bootstrap_servers",
-            "admin.listen", "log.level", "outbox.a.topic", "outbox.a.table", "outbox.a.retention",
+            "admin.listen", "otlp.endpoint", "log.level", "outbox.a.topic", "outbox.a.table", "outbox.a.retention",
             "outbox.a.window_bytes", "outbox.a.batch_rows", "outbox.a.source",
         ][..]),
         value in prop_oneof![word(VALUES), "[0-9]{0,25}[a-zµ]{0,3}( ?[0-9.]{0,12}[a-zµ]{0,3}){0,4}"],

@@ -32,6 +32,7 @@ use crate::config::{OnPoison, RelayConfig};
 use crate::db::lease::Deaths;
 use crate::event::EventRef;
 use crate::kafka::{KafkaClient, KafkaSetupError, Report, Topics};
+use crate::otlp::Spans;
 use crate::outage::jittered;
 
 /// How long a failing key waits: long enough not to burden anyone, short enough that a mended broker
@@ -68,6 +69,7 @@ pub struct LaneParts {
     pub validity: Arc<Validity>,
     pub progress: Arc<Progress>,
     pub metrics: OutboxMetrics,
+    pub spans: Option<Spans>,
     pub limits: Limits,
     pub settings: RelayConfig,
     pub stop: watch::Receiver<bool>,
@@ -103,6 +105,7 @@ struct LaneCore {
     validity: Arc<Validity>,
     progress: Arc<Progress>,
     metrics: OutboxMetrics,
+    spans: Option<Spans>,
     settings: RelayConfig,
     stop: watch::Receiver<bool>,
     window: Window,
@@ -179,6 +182,7 @@ impl Lane {
             validity: parts.validity,
             progress: parts.progress,
             metrics: parts.metrics,
+            spans: parts.spans,
             settings: parts.settings,
             stop: parts.stop,
             window: Window::new(parts.limits, BACKOFF),

@@ -9,7 +9,7 @@ use crate::kafka::{SendError, Sharing};
 use crate::outage::jittered;
 use crate::relay::Ended;
 use crate::relay::failure::{RefusedBy, failure};
-use crate::relay::window::{Failure, Route, Ticket};
+use crate::relay::window::{Failure, Outgoing, Route, Ticket};
 
 impl LaneCore {
     /// Hands everything to Kafka that may go out now.
@@ -66,6 +66,7 @@ impl LaneCore {
                 Ok(partition) => {
                     if let Some(row) = self.window.acknowledged(ticket, partition, now) {
                         self.metrics.acknowledged(&row, now, now_us);
+                        self.make_span(&row, partition, now);
                         self.took(row.topic);
                         acknowledged.push(row.event);
                     }
@@ -98,6 +99,14 @@ impl LaneCore {
             self.hand_to_marker(acknowledged);
         }
         self.reports = reports;
+    }
+
+    fn make_span(&self, row: &Outgoing, partition: i32, now: Instant) {
+        if let Some(spans) = &self.spans
+            && let Some(topic) = self.topics.name(row.topic)
+        {
+            spans.published(row, topic, partition, now);
+        }
     }
 
     /// Replaces the producers: what they had not delivered goes out again, from the oldest unsettled row

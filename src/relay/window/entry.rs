@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use opentelemetry::trace::SpanContext;
+
 use crate::envelope::Message;
 use crate::event::EventRef;
 
@@ -24,6 +26,8 @@ pub struct Outgoing {
     /// When the row was written, for the latency figures, in microseconds since 1970.
     pub created_at_us: i64,
     pub first_seen: Instant,
+    /// The span that wrote the row, if one of ours is to be linked to it.
+    pub trace: Option<Box<SpanContext>>,
 }
 
 impl Outgoing {
@@ -38,6 +42,7 @@ impl Outgoing {
             timestamp_ms: None,
             created_at_us: 0,
             first_seen: Instant::now(),
+            trace: None,
         }
     }
 }

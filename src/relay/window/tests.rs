@@ -44,6 +44,7 @@ fn outgoing(id: i64, topic: u32, key: u64, now: Instant) -> Outgoing {
         timestamp_ms: None,
         created_at_us: 0,
         first_seen: now,
+        trace: None,
     }
 }
 

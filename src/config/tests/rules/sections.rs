@@ -169,12 +169,29 @@ pub(super) const CASES: &[Case] = &[
             "kafka.properties.linger.ms: is another name of queue.buffering.max.ms, set only one of them",
         ],
     ),
-    // [admin], [relay], [inbox], [log]
+    // [admin], [otlp], [relay], [inbox], [log]
     (
         "[admin]\nlisten = 'localhost:9464'",
         &[],
         &[
             "admin.listen: must be address:port, such as \"127.0.0.1:9464\", or \"off\", is \"localhost:9464\", from FILE",
+        ],
+    ),
+    (
+        "[otlp]\nendpoint = 'collector:4317'\ninterval = '1ms'\ntraces = 'some'",
+        &[],
+        &[
+            "otlp.endpoint: must be http://host:port or https://host:port, without a user and a path, is \"collector:4317\", from FILE",
+            "otlp.traces: must be true or false, is \"some\", from FILE",
+            "otlp.interval: must be between 1s and 1h, is 1ms",
+        ],
+    ),
+    ("[otlp]\nendpoint = 'http://[::1]:4317'", &[], &[]),
+    (
+        "",
+        &[("OUTBOXD_OTLP__ENDPOINT", "https://me:secret@collector:4317")],
+        &[
+            "otlp.endpoint: must be http://host:port or https://host:port, without a user and a path, is <redacted>, from OUTBOXD_OTLP__ENDPOINT",
         ],
     ),
     (

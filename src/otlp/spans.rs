@@ -1,0 +1,86 @@
+//! One span for each event that was published on behalf of a sampled trace.
+
+use std::time::{Instant, SystemTime};
+
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracer;
+
+use crate::event::Event;
+use crate::relay::window::Outgoing;
+
+/// Makes the spans of one outbox.
+#[derive(Debug, Clone)]
+pub struct Spans {
+    tracer: SdkTracer,
+    outbox: String,
+}
+
+/// The `traceparent` and `tracestate` of a row, as W3C's Trace Context has them.
+struct Carrier<'r>(&'r Event<'r>);
+
+impl Extractor for Carrier<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "traceparent" => self.0.traceparent,
+            "tracestate" => self.0.tracestate,
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
+    }
+}
+
+/// The span that wrote the row, if its trace is sampled.
+pub fn trace_of(event: &Event<'_>) -> Option<SpanContext> {
+    event.traceparent?;
+    let found =
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &Carrier(event));
+    let context = found.span().span_context().clone();
+    (context.is_valid() && context.is_sampled()).then_some(context)
+}
+
+impl Spans {
+    pub(super) fn new(tracer: SdkTracer, outbox: &str) -> Spans {
+        Spans {
+            tracer,
+            outbox: outbox.to_owned(),
+        }
+    }
+
+    /// Kafka has the event. The span lasts from the first sight of its row to the acknowledgement. It is the root
+    /// of a trace of its own, with a link to the row's: that may have ended long ago.
+    ///
+    /// Attributes as in the semantic conventions for messaging, version 1.43; a Kafka key is none of them.
+    pub fn published(&self, row: &Outgoing, topic: &str, partition: i32, now: Instant) {
+        let Some(trace) = &row.trace else {
+            return;
+        };
+        let ended = SystemTime::now();
+        let started = ended - now.saturating_duration_since(row.first_seen);
+        let mut attributes = vec![
+            KeyValue::new("messaging.system", "kafka"),
+            KeyValue::new("messaging.operation.name", "send"),
+            KeyValue::new("messaging.operation.type", "send"),
+            KeyValue::new("messaging.destination.name", topic.to_owned()),
+            KeyValue::new("messaging.destination.partition.id", partition.to_string()),
+            KeyValue::new("messaging.message.id", row.event.event_id.to_string()),
+            KeyValue::new("outboxd.outbox", self.outbox.clone()),
+            KeyValue::new("outboxd.row.id", row.event.id),
+        ];
+        if let Some(event_type) = &row.event_type {
+            attributes.push(KeyValue::new("outboxd.event.type", event_type.to_string()));
+        }
+        let mut span = SpanBuilder::from_name(format!("send {topic}"))
+            .with_kind(SpanKind::Producer)
+            .with_start_time(started)
+            .with_attributes(attributes)
+            .with_links(vec![Link::with_context(SpanContext::clone(trace))])
+            .start_with_context(&self.tracer, &Context::new());
+        span.end_with_timestamp(ended);
+    }
+}
