@@ -131,6 +131,26 @@ async fn an_idle_relay_is_watched() {
 }
 
 #[tokio::test]
+async fn a_start_is_measured_to_the_first_event_beside_the_same_row_without_a_relay() {
+    let database = services::postgres().await.create_database("start").await;
+
+    let output = bench(&database, &["start", "--runs", "2"]).await;
+
+    let report = report(&output);
+    let runs = report["runs"].as_array().expect("runs");
+    assert_eq!(runs.len(), 2);
+    for run in runs {
+        positive(&run["limit_ms"]);
+        positive(&run["owned_ms"]);
+        assert!(
+            run["consumed_ms"].as_f64() > run["owned_ms"].as_f64(),
+            "{run}"
+        );
+    }
+    assert_nothing_is_left(&database).await;
+}
+
+#[tokio::test]
 async fn envelopes_are_measured_without_any_server() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
     command.args(["bench", "envelope", "--runs", "1", "--json"]);

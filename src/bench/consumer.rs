@@ -36,7 +36,7 @@ pub struct Arrival {
 
 /// Reads until it is dropped.
 pub struct Consumer {
-    pub arrivals: mpsc::UnboundedReceiver<Arrival>,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
     _end: End,
 }
 
@@ -87,6 +87,18 @@ impl Consumer {
         Ok(Consumer {
             arrivals,
             _end: end,
+        })
+    }
+
+    /// The next message. Cancel-safe.
+    ///
+    /// # Errors
+    /// When none comes for long.
+    pub async fn arrival(&mut self) -> Result<Arrival, BenchError> {
+        let arrival = tokio::time::timeout(PATIENCE, self.arrivals.recv()).await;
+        arrival.ok().flatten().ok_or_else(|| BenchError::Stalled {
+            awaited: "an event to arrive at the consumer".to_owned(),
+            seconds: PATIENCE.as_secs(),
         })
     }
 }

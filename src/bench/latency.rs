@@ -38,9 +38,6 @@ pub enum Load {
     Quiet { events: usize, pause: Duration },
 }
 
-/// How long after the last arrival the others may still come.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// From the last connection to the first insert.
 const LEAD: Duration = Duration::from_millis(100);
 
@@ -120,7 +117,7 @@ async fn warm_up(writers: &mut [Writer], consumer: &mut Consumer) -> Result<(), 
         writer.write(Instant::now()).await?;
     }
     for _ in writers {
-        arrival(consumer).await?;
+        consumer.arrival().await?;
     }
     Ok(())
 }
@@ -155,7 +152,7 @@ async fn paced(
             // 1. A writer is done. `join_next` loses nothing.
             Some(written) = running.join_next() => sent.extend(written??),
             // 2. An event arrived, or none did for long. Receiving loses nothing either.
-            arrived = arrival(consumer) => match arrived {
+            arrived = consumer.arrival() => match arrived {
                 Ok(arrival) => {
                     arrivals.push(arrival);
                     distinct.insert(arrival.event_id);
@@ -189,7 +186,7 @@ async fn quiet(
         // At any moment between two polls, not always at the same.
         tokio::time::sleep(pause + poll_interval.mul_f64(fastrand::f64())).await;
         sent.push(writer.write(Instant::now()).await?);
-        if let Ok(arrival) = arrival(consumer).await {
+        if let Ok(arrival) = consumer.arrival().await {
             arrivals.push(arrival);
         }
         bar.inc(1);
@@ -199,14 +196,6 @@ async fn quiet(
         arrivals,
         cpu_seconds: 0.0,
         seconds: started.elapsed().as_secs_f64(),
-    })
-}
-
-async fn arrival(consumer: &mut Consumer) -> Result<Arrival, BenchError> {
-    let arrival = tokio::time::timeout(PATIENCE, consumer.arrivals.recv()).await;
-    arrival.ok().flatten().ok_or_else(|| BenchError::Stalled {
-        awaited: "an event to arrive at the consumer".to_owned(),
-        seconds: PATIENCE.as_secs(),
     })
 }
 

@@ -96,6 +96,18 @@ pub async fn measure(workspace: &Workspace, stage: &mut Stage) -> Result<Limits,
     Ok(Limits::new(read, produce, mark))
 }
 
+/// Sends what there is, over connections made for it: what the first event of a relay cannot do without.
+///
+/// # Errors
+/// Whatever Postgres or Kafka says.
+pub async fn first(workspace: &Workspace, stage: &Stage) -> Result<(), BenchError> {
+    let outbox = outbox(workspace, stage);
+    let mut reader = workspace.database().connect("bench", Role::Reader).await?;
+    let messages = encode(&mut reader, &outbox, stage).await?;
+    produce(workspace, &stage.topic, messages).await?;
+    Ok(())
+}
+
 /// All rows of the stage that a relay is to publish, by the relay's own statement.
 ///
 /// # Errors

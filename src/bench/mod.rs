@@ -9,6 +9,7 @@
 //! drain    a backlog: rows a second, beside the limits of reading, producing and marking alone
 //! latency  a paced load, or single events after quiet: from commit to consumed
 //! idle     nothing: the CPU that waiting costs
+//! start    a row that waits: from the start of the process to its event at a consumer
 //! envelope rows to messages alone, without Postgres and Kafka: rows a second of one core
 //! ```
 
@@ -21,6 +22,7 @@ mod limits;
 mod load;
 mod relay;
 mod report;
+mod start;
 mod workspace;
 
 use rdkafka::error::KafkaError;
@@ -33,6 +35,7 @@ pub use envelope::{EnvelopeOptions, envelope};
 pub use idle::{IdleOptions, idle};
 pub use latency::{LatencyOptions, Load, latency};
 pub use report::{DrainReport, EnvelopeReport, IdleReport, LatencyReport, Report};
+pub use start::{StartOptions, StartReport, start};
 pub use workspace::{Names, Workspace};
 
 /// Why something could not be measured. What was measured and is wrong is in the report.

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::consumer::Verdict;
 use super::limits::Limits;
+use super::start::StartReport;
 
 /// A result of any benchmark.
 #[derive(Debug, Serialize)]
@@ -17,6 +18,7 @@ pub enum Report {
     Drain(DrainReport),
     Latency(LatencyReport),
     Idle(IdleReport),
+    Start(StartReport),
     Envelope(EnvelopeReport),
 }
 
@@ -186,6 +188,11 @@ impl Report {
                 .collect(),
             Report::Latency(report) => faults(&report.verdict, report.clean_stop),
             Report::Idle(report) => faults(&Verdict::default(), report.clean_stop),
+            Report::Start(report) => {
+                let runs = report.runs.iter();
+                runs.flat_map(|run| faults(&Verdict::default(), run.clean_stop))
+                    .collect()
+            }
             Report::Envelope(_) => Vec::new(),
         }
     }
@@ -219,6 +226,7 @@ impl Display for Report {
             Report::Drain(report) => report.fmt(f),
             Report::Latency(report) => report.fmt(f),
             Report::Idle(report) => report.fmt(f),
+            Report::Start(report) => report.fmt(f),
             Report::Envelope(report) => report.fmt(f),
         }
     }

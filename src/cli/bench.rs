@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{ConfigArgs, Exit};
 use crate::bench::{
     Aside, BenchError, DrainOptions, EnvelopeOptions, IdleOptions, LatencyOptions, Load, Names,
-    Report, Workspace, drain, envelope, idle, latency,
+    Report, StartOptions, Workspace, drain, envelope, idle, latency, start,
 };
 use crate::config::EnvelopeFormat;
 use crate::shutdown;
@@ -39,6 +39,8 @@ enum RelayBench {
     Latency(LatencyArgs),
     /// What waiting for events costs
     Idle(IdleArgs),
+    /// How long it takes from the start of a relay to its first event at a consumer
+    Start(StartArgs),
 }
 
 /// What all benchmarks have in common.
@@ -137,6 +139,21 @@ struct IdleArgs {
 }
 
 #[derive(Debug, Args)]
+struct StartArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Bytes of the row's payload
+    #[arg(long, value_name = "BYTES", default_value_t = 350, value_parser = number(32..=900_000))]
+    payload: usize,
+    /// Draws the same payload again
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Times to start; the median counts
+    #[arg(long, default_value_t = 7, value_parser = number(1..=1000))]
+    runs: usize,
+}
+
+#[derive(Debug, Args)]
 struct EnvelopeArgs {
     /// Bytes of a row's payload
     #[arg(long, value_name = "BYTES", default_value_t = 500, value_parser = number(32..=900_000))]
@@ -183,6 +200,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
         RelayBench::Drain(args) => &args.common,
         RelayBench::Latency(args) => &args.common,
         RelayBench::Idle(args) => &args.common,
+        RelayBench::Start(args) => &args.common,
     };
     let workspace = common.workspace()?;
     let (report, cleared) = super::runtime()?.block_on(async {
@@ -276,6 +294,14 @@ async fn measure(
             };
             bar.set_message("watching the relay wait");
             idle(workspace, &options).await.map(Report::Idle)
+        }
+        RelayBench::Start(args) => {
+            let options = StartOptions {
+                runs: args.runs,
+                payload: args.payload,
+                seed: args.seed,
+            };
+            start(workspace, &options, bar).await.map(Report::Start)
         }
     }
 }
