@@ -28,6 +28,21 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 /// An event to be appended. See the README for what each column means.
+///
+/// ```
+/// use outboxd::outbox::NewEvent;
+///
+/// # fn main() -> Result<(), serde_json::Error> {
+/// let placed = NewEvent::json("order", "ord_1", "order.placed", &serde_json::json!({"totalCents": 4995}))?
+///     .version("2.0")
+///     .correlation_id("checkout-42")
+///     .header("tenant", "north")
+///     .partition_key("customer_7"); // in order with all of this customer's
+/// let scan = NewEvent::bytes("order", "ord_1", "order.scanned", [0xff, 0xd8]).topic("scans");
+/// let gone = NewEvent::tombstone("order", "ord_1", "order.deleted");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     aggregate_type: String,

@@ -91,6 +91,19 @@ impl Inbox {
     ///
     /// The connection must not be in a transaction.
     ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use outboxd::inbox::{Inbox, Prune};
+    ///
+    /// # async fn daily(inbox: Inbox, mut connection: sqlx::PgConnection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let fourteen_days = Duration::from_secs(14 * 24 * 60 * 60);
+    /// let pruned = inbox.prune(&mut connection, &Prune::after(fourteen_days)).await?;
+    /// println!("{} ids are forgotten", pruned.deleted);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Whatever Postgres says; the batches before the failing one stay deleted. Cancel-safe: an unfinished
     /// batch rolls back.

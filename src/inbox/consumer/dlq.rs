@@ -68,6 +68,24 @@ pub struct Letter {
 }
 
 /// The dead letters of one consumer.
+///
+/// ```no_run
+/// use outboxd::inbox::ConsumerName;
+/// use outboxd::inbox::consumer::dlq::Dlq;
+/// use rdkafka::ClientConfig;
+///
+/// # async fn redrive(mut connection: sqlx::PgConnection) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut kafka = ClientConfig::new();
+/// kafka.set("bootstrap.servers", "localhost:9092");
+/// let dlq = Dlq::new(ConsumerName::new("billing")?, None, None, kafka)?;
+/// for letter in dlq.list(&mut connection).await? {
+///     if letter.reason.contains("no such account") {
+///         dlq.redrive(&mut connection, &letter).await?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Dlq {
     consumer: ConsumerName,
     topic: String,

@@ -39,6 +39,23 @@ impl<T> Event<T> {
 }
 
 /// What the event carries, as it came.
+///
+/// ```
+/// use outboxd::inbox::consumer::decode::Payload;
+/// use outboxd::inbox::consumer::{Event, HandlerError, HandlerResult, Raw, Tx};
+///
+/// async fn store(mut tx: Tx, event: Event<Raw>) -> HandlerResult {
+///     let Payload::Bytes(avro) = event.data.0 else {
+///         return Err(HandlerError::reject("it is not Avro"));
+///     };
+///     sqlx::query("insert into images (id, avro) values ($1, $2)")
+///         .bind(event.id.as_str())
+///         .bind(avro)
+///         .execute(&mut *tx)
+///         .await?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Raw(pub Payload);
 

@@ -20,6 +20,22 @@ pub type HandlerResult = Result<(), HandlerError>;
 ///
 /// Any error becomes one by `?`, and is then tried again. Everything the handler did in its transaction
 /// is undone in either case.
+///
+/// ```
+/// use outboxd::inbox::consumer::{Event, HandlerError, HandlerResult, Tx};
+///
+/// async fn charge(mut tx: Tx, event: Event<i64>) -> HandlerResult {
+///     if event.data < 0 {
+///         return Err(HandlerError::reject("a negative price")); // to the dead letters, at once
+///     }
+///     sqlx::query("update accounts set cents = cents - $1 where id = $2")
+///         .bind(event.data)
+///         .bind(event.key())
+///         .execute(&mut *tx)
+///         .await?; // tried again, later
+///     Ok(())
+/// }
+/// ```
 pub struct HandlerError {
     verdict: Verdict,
     cause: BoxError,

@@ -23,6 +23,19 @@ struct PartitionLabel {
 }
 
 /// The metrics of all consumers of one process. A clone is the same metrics.
+///
+/// ```
+/// use outboxd::inbox::consumer::{Consumer, Metrics};
+/// use prometheus_client::registry::Registry;
+///
+/// # fn consumers(pool: sqlx::PgPool) {
+/// let mut registry = Registry::default();
+/// let metrics = Metrics::default();
+/// metrics.register(&mut registry);
+/// let billing = Consumer::new("billing", pool.clone()).metrics(&metrics);
+/// let mailing = Consumer::new("mailing", pool).metrics(&metrics);
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Metrics {
     processed: Family<ConsumerLabel, Counter>,

@@ -20,6 +20,43 @@ pub use cloud_events::CloudEvents;
 pub use native::Native;
 
 /// Reads one format.
+///
+/// Debezium's outbox router puts the id into a header and the payload alone into the value:
+///
+/// ```
+/// use outboxd::inbox::EventId;
+/// use outboxd::inbox::consumer::Record;
+/// use outboxd::inbox::consumer::decode::{DecodeError, Decoded, Decoder, Payload};
+///
+/// struct Debezium;
+///
+/// impl Decoder for Debezium {
+///     fn decode(&self, record: &Record) -> Option<Result<Decoded, DecodeError>> {
+///         let aggregate = record.topic.strip_prefix("outbox.event.")?;
+///         let id = EventId::text(record.header_text("id")?);
+///         Some(
+///             id.map(|id| Decoded {
+///                 id,
+///                 event_type: record.header_text("eventType").unwrap_or(aggregate).to_owned(),
+///                 event_version: "1".to_owned(),
+///                 created_at: None,
+///                 source: None,
+///                 correlation_id: None,
+///                 causation_id: None,
+///                 traceparent: None,
+///                 tracestate: None,
+///                 aggregate_type: Some(aggregate.to_owned()),
+///                 aggregate_id: None,
+///                 payload: match &record.value {
+///                     Some(value) => Payload::Bytes(value.to_vec()),
+///                     None => Payload::Tombstone,
+///                 },
+///             })
+///             .map_err(|error| DecodeError::malformed("debezium", error.to_string())),
+///         )
+///     }
+/// }
+/// ```
 pub trait Decoder: Send + Sync + 'static {
     /// The event in the message; nothing if the message is not of this format.
     ///
