@@ -133,7 +133,7 @@ async fn consumers_see_the_same_from_outboxd_as_from_debezium() {
          topics, keys, values, partitions and headers are the same, but for {null_headers} headers without a value",
         CASES.len(),
     );
-    assert!(null_headers > 0, "the difference in the README is gone");
+    assert!(null_headers > 0, "the difference in the guide is gone");
 }
 
 /// Has both publish the rows, which are there once both are ready, and waits until they have.

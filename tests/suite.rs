@@ -10,6 +10,7 @@ mod crash_loop;
 mod dead;
 mod debezium;
 mod demo;
+mod documents;
 mod envelopes;
 mod holds;
 mod inbox;

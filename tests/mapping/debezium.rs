@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::fixture;
+use crate::documents::page::Page;
 use crate::support::command::{outboxd, succeeds};
 use crate::support::fixture::{Fixture, execute, number, read_all};
 use crate::support::services;
@@ -41,25 +42,20 @@ async fn insert(fixture: &mut Fixture, id: Uuid, key: &str, payload: &str) {
         .expect("inserting an event");
 }
 
-/// What the README shows in this language below "Use a table you have".
-fn readme(language: &str) -> &'static str {
-    let readme = include_str!("../../README.md");
-    let section = readme
-        .split_once("### Use a table you have")
-        .expect("the section")
-        .1;
-    let block = section
-        .split_once(&format!("```{language}\n"))
-        .expect("a block")
-        .1;
-    block.split_once("```").expect("its end").0
+/// What the guide shows in this language of that table.
+fn guide(language: &str) -> String {
+    let page = Page::read("docs/guide/moving.md");
+    let mut blocks = page.blocks().into_iter();
+    let block =
+        blocks.find(|block| block.language == language && block.text.contains("outboxevent"));
+    block.expect("a block").text
 }
 
 #[tokio::test]
-async fn the_readme_relays_a_table_of_debeziums_shape() {
+async fn the_guide_relays_a_table_of_debeziums_shape() {
     let database = services::postgres()
         .await
-        .create_database("mapping_readme")
+        .create_database("mapping_guide")
         .await;
     let mut connection = database.connect().await;
     // As Debezium documents it.
@@ -69,14 +65,14 @@ async fn the_readme_relays_a_table_of_debeziums_shape() {
     let insert = "insert into outboxevent (id, aggregatetype, aggregateid, type, payload) \
          values ('0192aaaa-0000-7000-8000-00000000000N', 'AGGREGATE', 'ord_N', 'OrderPlaced', '{\"n\":N}')";
     let kafka = services::kafka().await;
-    let aggregate = kafka.unique_topic("readme");
+    let aggregate = kafka.unique_topic("guide");
     let insert = |n: &str| insert.replace("AGGREGATE", &aggregate).replace('N', n);
     execute(&mut connection, &insert("1")).await;
-    execute(&mut connection, readme("sql")).await;
+    execute(&mut connection, &guide("sql")).await;
     execute(&mut connection, &insert("2")).await;
 
-    let config = format!("{}/readme.toml", env!("CARGO_TARGET_TMPDIR"));
-    std::fs::write(&config, readme("toml")).expect("writing the configuration");
+    let config = format!("{}/guide.toml", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&config, guide("toml")).expect("writing the configuration");
     let common = ["--config", &config, "--postgres-url", &database.url];
     succeeds(&outboxd(&[&["migrate"], &common[..]].concat()));
     let run = [
