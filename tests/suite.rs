@@ -22,6 +22,7 @@ mod metrics;
 mod otlp;
 mod parked;
 mod pauses;
+mod pictures;
 mod polls;
 mod presets;
 mod readiness;

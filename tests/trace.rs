@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::support::command::{errors, fails, outboxd, succeeds};
 use crate::support::fixture::{Fixture, execute, number};
 
-const CHECKOUT: &str = "checkout-42";
+pub const CHECKOUT: &str = "checkout-42";
 
 #[derive(Debug, Deserialize)]
 struct Placed {
@@ -39,13 +39,43 @@ async fn ship(mut tx: Tx, event: Event<Placed>) -> HandlerResult {
 }
 
 /// A service: a database with an outbox, its relay, and an inbox if it consumes.
-async fn service(name: &'static str, consumes: bool) -> Fixture {
-    let mut fixture = Fixture::new(name).await;
+pub async fn service(mut fixture: Fixture, consumes: bool) -> Fixture {
     if consumes {
         fixture.relay.migrate_inbox().await;
     }
     fixture.relay.start();
     fixture
+}
+
+/// Orders with these correlation ids, each paid and shipped before the next: three services, each with its own relay, two of
+/// them with a consumer of the one before.
+pub async fn journey(services: [&mut Fixture; 3], orders: &[Option<&str>]) {
+    let [shop, payments, shipping] = services;
+    let paying = Working::start(async {
+        consumer("payments", payments, shop)
+            .await
+            .on("order.placed", capture)
+    });
+    let paying = paying.await;
+    let shipping_orders = Working::start(async {
+        consumer("shipments", shipping, payments)
+            .await
+            .on("payment.captured", ship)
+    });
+    let shipping_orders = shipping_orders.await;
+    let mut services = [shop, payments, shipping];
+    for (placed, correlation_id) in orders.iter().enumerate() {
+        place_order(services[0], *correlation_id).await;
+        let shipped = format!(
+            "select count(*) = {} from outbox_events where sent_at is not null",
+            placed + 1
+        );
+        for service in &mut services {
+            service.until(&shipped).await;
+        }
+    }
+    paying.end().await;
+    shipping_orders.end().await;
 }
 
 /// A consumer at work, until it is told to stop.
@@ -105,30 +135,11 @@ fn traced(shop: &Fixture, arguments: &[&str]) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_payment_and_shipment_are_one_tree_with_times_over_three_databases() {
-    let mut shop = service("trace_shop", false).await;
-    let mut payments = service("trace_payments", true).await;
-    let mut shipping = service("trace_shipping", true).await;
-    let paying = Working::start(async {
-        consumer("payments", &payments, &shop)
-            .await
-            .on("order.placed", capture)
-    });
-    let paying = paying.await;
-    let shipping_orders = Working::start(async {
-        consumer("shipments", &shipping, &payments)
-            .await
-            .on("payment.captured", ship)
-    });
-    let shipping_orders = shipping_orders.await;
-    place_order(&mut shop, Some(CHECKOUT)).await;
-    place_order(&mut shop, None).await;
-    for fixture in [&mut shop, &mut payments, &mut shipping] {
-        fixture
-            .until("select count(*) = 2 from outbox_events where sent_at is not null")
-            .await;
-    }
-    paying.end().await;
-    shipping_orders.end().await;
+    let mut shop = service(Fixture::new("trace_shop").await, false).await;
+    let mut payments = service(Fixture::new("trace_payments").await, true).await;
+    let mut shipping = service(Fixture::new("trace_shipping").await, true).await;
+    let services = [&mut shop, &mut payments, &mut shipping];
+    journey(services, &[Some(CHECKOUT), None]).await;
 
     let (payments_url, shipping_url) = (payments.url.clone(), shipping.url.clone());
     let others = ["--database", &payments_url, "--database", &shipping_url];
