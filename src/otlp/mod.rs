@@ -27,7 +27,7 @@ use crate::outage::Outage;
 
 pub use instruments::{Export, Instrument, Timing};
 use noted::Noted;
-pub use spans::{Spans, trace_of};
+pub use spans::{Published, Spans, trace_of};
 
 /// Spans that wait to be sent, at most: about 1 kB each. More are dropped.
 const MAX_SPANS: usize = 8_192;
@@ -124,14 +124,7 @@ fn traces(
     outage: &Arc<Outage>,
     resource: Resource,
 ) -> Result<SdkTracerProvider, ExporterBuildError> {
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint.as_str())
-        .with_timeout(TIMEOUT);
-    let exporter = match tls(endpoint) {
-        Some(tls) => exporter.with_tls_config(tls).build()?,
-        None => exporter.build()?,
-    };
+    let exporter = aimed(SpanExporter::builder().with_tonic(), endpoint).build()?;
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(MAX_SPANS)
         .with_max_export_batch_size(MAX_SPANS / 4)
@@ -151,14 +144,7 @@ fn metrics(
     outage: &Arc<Outage>,
     resource: Resource,
 ) -> Result<SdkMeterProvider, ExporterBuildError> {
-    let exporter = MetricExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint.as_str())
-        .with_timeout(TIMEOUT);
-    let exporter = match tls(endpoint) {
-        Some(tls) => exporter.with_tls_config(tls).build()?,
-        None => exporter.build()?,
-    };
+    let exporter = aimed(MetricExporter::builder().with_tonic(), endpoint).build()?;
     let reader = PeriodicReader::builder(Noted::new(exporter, outage))
         .with_interval(NEVER)
         .build();
@@ -168,8 +154,13 @@ fn metrics(
         .build())
 }
 
-fn tls(endpoint: &OtlpEndpoint) -> Option<ClientTlsConfig> {
-    endpoint
-        .is_encrypted()
-        .then(|| ClientTlsConfig::new().with_enabled_roots())
+/// An exporter that sends to the endpoint.
+fn aimed<B: WithExportConfig + WithTonicConfig>(exporter: B, endpoint: &OtlpEndpoint) -> B {
+    let exporter = exporter
+        .with_endpoint(endpoint.as_str())
+        .with_timeout(TIMEOUT);
+    match endpoint.is_encrypted() {
+        true => exporter.with_tls_config(ClientTlsConfig::new().with_enabled_roots()),
+        false => exporter,
+    }
 }

@@ -8,14 +8,28 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
 
-use crate::event::Event;
-use crate::relay::window::Outgoing;
+use crate::event::{Event, EventRef};
 
 /// Makes the spans of one outbox.
 #[derive(Debug, Clone)]
 pub struct Spans {
     tracer: SdkTracer,
     outbox: String,
+}
+
+/// What a span says of an event that Kafka has.
+#[derive(Debug, Clone, Copy)]
+pub struct Published<'e> {
+    /// The span that wrote the row, see [`trace_of`].
+    pub trace: &'e SpanContext,
+    pub event: EventRef,
+    pub event_type: Option<&'e str>,
+    pub topic: &'e str,
+    pub partition: i32,
+    /// When the row was seen first.
+    pub first_seen: Instant,
+    /// When it was acknowledged.
+    pub acknowledged: Instant,
 }
 
 /// The `traceparent` and `tracestate` of a row, as W3C's Trace Context has them.
@@ -52,34 +66,40 @@ impl Spans {
         }
     }
 
-    /// Kafka has the event. The span lasts from the first sight of its row to the acknowledgement. It is the root
+    /// Notes an event. The span lasts from the first sight of its row to the acknowledgement. It is the root
     /// of a trace of its own, with a link to the row's: that may have ended long ago.
     ///
     /// Attributes as in the semantic conventions for messaging, version 1.43; a Kafka key is none of them.
-    pub fn published(&self, row: &Outgoing, topic: &str, partition: i32, now: Instant) {
-        let Some(trace) = &row.trace else {
-            return;
-        };
+    pub fn published(&self, published: Published<'_>) {
+        let Published {
+            trace,
+            event,
+            event_type,
+            topic,
+            partition,
+            first_seen,
+            acknowledged,
+        } = published;
         let ended = SystemTime::now();
-        let started = ended - now.saturating_duration_since(row.first_seen);
+        let started = ended - acknowledged.saturating_duration_since(first_seen);
         let mut attributes = vec![
             KeyValue::new("messaging.system", "kafka"),
             KeyValue::new("messaging.operation.name", "send"),
             KeyValue::new("messaging.operation.type", "send"),
             KeyValue::new("messaging.destination.name", topic.to_owned()),
             KeyValue::new("messaging.destination.partition.id", partition.to_string()),
-            KeyValue::new("messaging.message.id", row.event.event_id.to_string()),
+            KeyValue::new("messaging.message.id", event.event_id.to_string()),
             KeyValue::new("outboxd.outbox", self.outbox.clone()),
-            KeyValue::new("outboxd.row.id", row.event.id),
+            KeyValue::new("outboxd.row.id", event.id),
         ];
-        if let Some(event_type) = &row.event_type {
+        if let Some(event_type) = event_type {
             attributes.push(KeyValue::new("outboxd.event.type", event_type.to_string()));
         }
         let mut span = SpanBuilder::from_name(format!("send {topic}"))
             .with_kind(SpanKind::Producer)
             .with_start_time(started)
             .with_attributes(attributes)
-            .with_links(vec![Link::with_context(SpanContext::clone(trace))])
+            .with_links(vec![Link::with_context(trace.clone())])
             .start_with_context(&self.tracer, &Context::new());
         span.end_with_timestamp(ended);
     }

@@ -6,6 +6,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::{BACKOFF, LaneCore, LaneEnd};
 use crate::kafka::{SendError, Sharing};
+use crate::otlp::Published;
 use crate::outage::jittered;
 use crate::relay::Ended;
 use crate::relay::failure::{RefusedBy, failure};
@@ -103,9 +104,18 @@ impl LaneCore {
 
     fn make_span(&self, row: &Outgoing, partition: i32, now: Instant) {
         if let Some(spans) = &self.spans
+            && let Some(trace) = &row.trace
             && let Some(topic) = self.topics.name(row.topic)
         {
-            spans.published(row, topic, partition, now);
+            spans.published(Published {
+                trace,
+                event: row.event,
+                event_type: row.event_type.as_deref(),
+                topic,
+                partition,
+                first_seen: row.first_seen,
+                acknowledged: now,
+            });
         }
     }
 
