@@ -16,7 +16,7 @@ use crate::db::outbox::{BatchLimit, Outbox};
 use crate::db::{Role, Session};
 use crate::envelope::{Encoder, Envelope, Message};
 use crate::event::{CreatedAt, EventRef};
-use crate::kafka::{Producer, ProducerSizes, Reports, SendError, Sharing};
+use crate::kafka::{Producer, ProducerSizes, REQUEST_TIMEOUT, Reports, SendError, Sharing, Topics};
 
 /// Rows of one statement, in reading and in marking: the relay's default.
 const BATCH_ROWS: usize = 2000;
@@ -96,16 +96,21 @@ pub async fn measure(workspace: &Workspace, stage: &mut Stage) -> Result<Limits,
     Ok(Limits::new(read, produce, mark))
 }
 
-/// Sends what there is, over connections made for it: what the first event of a relay cannot do without.
+/// Sends what there is, over connections made for it: what the first event of a relay cannot do without. As a relay
+/// does, it asks for the topic while the producer connects: a message that comes before that waits half a second.
 ///
 /// # Errors
 /// Whatever Postgres or Kafka says.
 pub async fn first(workspace: &Workspace, stage: &Stage) -> Result<(), BenchError> {
+    let reports = Arc::new(Reports::default());
+    let producer = Producer::new(workspace.kafka(), Sharing::Batched, PRODUCER, &reports)?;
+    let topics = Topics::new(workspace.kafka())?;
+    topics.ensure(&stage.topic, REQUEST_TIMEOUT).await?;
     let outbox = outbox(workspace, stage);
     let mut reader = workspace.database().connect("bench", Role::Reader).await?;
     let messages = encode(&mut reader, &outbox, stage).await?;
-    produce(workspace, &stage.topic, messages).await?;
-    Ok(())
+    send(&producer, &reports, &stage.topic, &messages).await?;
+    close(producer).await
 }
 
 /// All rows of the stage that a relay is to publish, by the relay's own statement.
@@ -193,7 +198,7 @@ async fn encode(
     Ok(messages)
 }
 
-/// Hands over as fast as the producer takes, and waits for the last report.
+/// The rate of a producer of its own.
 async fn produce(
     workspace: &Workspace,
     topic: &str,
@@ -201,6 +206,18 @@ async fn produce(
 ) -> Result<f64, BenchError> {
     let reports = Arc::new(Reports::default());
     let producer = Producer::new(workspace.kafka(), Sharing::Batched, PRODUCER, &reports)?;
+    let rate = send(&producer, &reports, topic, &messages).await?;
+    close(producer).await?;
+    Ok(rate)
+}
+
+/// Hands over as fast as the producer takes, and waits for the last report.
+async fn send(
+    producer: &Producer,
+    reports: &Reports,
+    topic: &str,
+    messages: &[(Message, Option<i64>)],
+) -> Result<f64, BenchError> {
     let mut taken = Vec::new();
     // The first message waits for the connection and the producer's id, which is no limit of the rate.
     let mut started = Instant::now();
@@ -210,7 +227,7 @@ async fn produce(
             match producer.send(topic, message, *sent_at, ticket as u64) {
                 Ok(()) => break,
                 Err(SendError::QueueFull) => {
-                    acknowledged += reported(&reports, &mut taken).await?;
+                    acknowledged += reported(reports, &mut taken).await?;
                 }
                 Err(error) => {
                     return Err(BenchError::Produce {
@@ -220,17 +237,20 @@ async fn produce(
             }
         }
         if ticket == 0 {
-            acknowledged += reported(&reports, &mut taken).await?;
+            acknowledged += reported(reports, &mut taken).await?;
             started = Instant::now();
         }
     }
     while acknowledged < messages.len() {
-        acknowledged += reported(&reports, &mut taken).await?;
+        acknowledged += reported(reports, &mut taken).await?;
     }
-    let rate = per_second(messages.len(), started.elapsed());
-    // Its destructor waits; nothing is in flight any more.
+    Ok(per_second(messages.len(), started.elapsed()))
+}
+
+/// Its destructor waits; nothing is in flight any more.
+async fn close(producer: Producer) -> Result<(), BenchError> {
     tokio::task::spawn_blocking(move || drop(producer)).await?;
-    Ok(rate)
+    Ok(())
 }
 
 async fn reported(
