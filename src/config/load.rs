@@ -60,8 +60,9 @@ impl Loaded {
             outbox_defaults,
             mut origins,
             errors,
+            unread,
         } = sources::merge(sources)?;
-        let mut report = Report::new(&figment, errors);
+        let mut report = Report::new(&figment, errors, unread);
         let tree = figment
             .data()
             .ok()

@@ -53,7 +53,9 @@ pub use template::{OtherColumns, Segment, Template};
 pub use templates::Templates;
 pub use topic::{MAX_TOPIC_BYTES, TopicTemplate, is_topic_name};
 pub use url::{PostgresUrl, REDACTED};
-pub use values::{BootstrapServers, LogFilter, OtlpEndpoint, Retention};
+pub use values::{
+    BootstrapServers, LogFilter, OtlpEndpoint, Retention, is_address, parse_duration,
+};
 pub use words::{
     EnvelopeFormat, EventTimestamp, LogFormat, OnPoison, OnSent, PayloadEncoding, Pooler, Preset,
 };

@@ -1,6 +1,7 @@
 //! Names of things in Postgres.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::values::Value;
 use crate::inbox::{MAX_IDENTIFIER_BYTES, is_identifier};
@@ -64,6 +65,14 @@ impl fmt::Display for Name {
             true => f.write_str(&self.0),
             false => f.write_str(&self.quoted()),
         }
+    }
+}
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::read(text)
     }
 }
 

@@ -1,6 +1,11 @@
 //! Reading options out of the merged tree, collecting what is wrong instead of stopping at it.
 
-use std::{collections::BTreeMap, fmt::Write as _, num::NonZeroU32, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    num::NonZeroU32,
+    ops::RangeInclusive,
+};
 
 use figment::{Figment, value::Value as Tree};
 
@@ -10,11 +15,21 @@ use super::{error::ConfigError, values::Value};
 pub(super) struct Report<'a> {
     figment: &'a Figment,
     pub(super) errors: Vec<ConfigError>,
+    /// Options whose values could not be read, which is among the errors.
+    unread: BTreeSet<String>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(figment: &'a Figment, errors: Vec<ConfigError>) -> Self {
-        Self { figment, errors }
+    pub(super) fn new(
+        figment: &'a Figment,
+        errors: Vec<ConfigError>,
+        unread: BTreeSet<String>,
+    ) -> Self {
+        Self {
+            figment,
+            errors,
+            unread,
+        }
     }
 
     /// The file, variable or flag that holds this value.
@@ -155,7 +170,7 @@ impl Section {
         key: &'static str,
     ) -> Option<T> {
         let value = self.optional(report, key)?;
-        if value.is_none() {
+        if value.is_none() && !report.unread.contains(&self.field(key)) {
             let variable = format!(
                 "OUTBOXD_{}__{}",
                 self.path.to_uppercase().replace('.', "__"),

@@ -1,7 +1,7 @@
 //! Where a configuration comes from: the defaults, a file, variables, flags; merged by figment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
@@ -77,6 +77,8 @@ pub(super) struct Merged {
     pub(super) origins: Origins,
     /// What was wrong with a layer by itself.
     pub(super) errors: Vec<ConfigError>,
+    /// The options whose values could not be read, which is among the errors.
+    pub(super) unread: BTreeSet<String>,
 }
 
 /// Merges the layers.
@@ -101,7 +103,8 @@ pub(super) fn merge(
     {
         layers.push(read_file(&path)?);
     }
-    layers.extend(variables(&environment, &mut errors));
+    let mut unread = BTreeSet::new();
+    layers.extend(variables(&environment, &mut unread, &mut errors));
     layers.extend(
         sources
             .overrides
@@ -122,6 +125,7 @@ pub(super) fn merge(
         outbox_defaults,
         origins,
         errors,
+        unread,
     })
 }
 
@@ -217,7 +221,11 @@ impl Layer {
 }
 
 /// A layer for each variable that is configuration, in the order of the names.
-fn variables(environment: &BTreeMap<String, String>, errors: &mut Vec<ConfigError>) -> Vec<Layer> {
+fn variables(
+    environment: &BTreeMap<String, String>,
+    unread: &mut BTreeSet<String>,
+    errors: &mut Vec<ConfigError>,
+) -> Vec<Layer> {
     let mut origins: BTreeMap<String, &str> = BTreeMap::new();
     let mut layers = Vec::new();
     for (variable, value) in environment {
@@ -247,9 +255,14 @@ fn variables(environment: &BTreeMap<String, String>, errors: &mut Vec<ConfigErro
             ),
             false => (Some(value.clone()), Origin::Variable(variable.clone())),
         };
-        if let Some(value) = value {
-            let path = path.iter().map(String::as_str);
-            layers.push(Layer::of_setting(origin, path, value));
+        match value {
+            Some(value) => {
+                let path = path.iter().map(String::as_str);
+                layers.push(Layer::of_setting(origin, path, value));
+            }
+            None => {
+                unread.insert(path.join("."));
+            }
         }
     }
     layers
@@ -297,10 +310,20 @@ fn read_secret(variable: &str, path: &str, errors: &mut Vec<ConfigError>) -> Opt
         }
         Ok(_) => {
             let line = content.strip_suffix('\n').unwrap_or(&content);
-            Some(line.strip_suffix('\r').unwrap_or(line).to_owned())
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            // A secret that was not put in its place must not pass for one that is not needed.
+            if line.is_empty() {
+                errors.push(unreadable(
+                    variable,
+                    format!("reading {path:?}: it is empty"),
+                ));
+                return None;
+            }
+            Some(line.to_owned())
         }
         Err(error) => {
-            errors.push(unreadable(variable, format!("reading {path:?}: {error}")));
+            let problem = format!("reading {path:?}: {}", why(&error));
+            errors.push(unreadable(variable, problem));
             None
         }
     }
@@ -308,8 +331,9 @@ fn read_secret(variable: &str, path: &str, errors: &mut Vec<ConfigError>) -> Opt
 
 fn read_file(path: &Path) -> Result<Layer, ConfigErrors> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| unreadable(&name, format!("reading the configuration: {error}")))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        unreadable(&name, format!("reading the configuration: {}", why(&error)))
+    })?;
     Ok(Layer {
         tree: parse(&name, &text)?,
         origin: Origin::File(name),
@@ -324,8 +348,12 @@ fn parse(name: &str, text: &str) -> Result<Dict, ConfigErrors> {
             .and_then(|span| text.get(..span.start))
             .unwrap_or_default();
         let line = at.matches('\n').count() + 1;
+        let column = at.chars().rev().take_while(|c| *c != '\n').count() + 1;
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
-        unreadable(name, format!("line {line}: {message}"))
+        unreadable(
+            name,
+            format!("line {line}, column {column}: is not TOML: {message}"),
+        )
     })?;
     Ok(tree
         .into_iter()
@@ -348,6 +376,14 @@ fn dates_as_text(value: Tree) -> Tree {
             ),
         },
         value => value,
+    }
+}
+
+/// What came of reading a file.
+fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => "it must be UTF-8".to_owned(),
+        _ => error.to_string(),
     }
 }
 

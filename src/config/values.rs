@@ -8,6 +8,7 @@ use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 use axum::http::Uri;
 use bytesize::ByteSize;
 
+use super::load::MAX_RETENTION;
 use super::topic::is_topic_name;
 use super::url::{PostgresUrl, REDACTED, is_port};
 
@@ -49,24 +50,7 @@ impl Value for BootstrapServers {
             .split(',')
             .map(|server| server.trim().to_owned())
             .collect();
-        let legal = |server: &String| {
-            let host = |host: &str| match host
-                .strip_prefix('[')
-                .and_then(|host| host.strip_suffix(']'))
-            {
-                Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-                None => {
-                    !host.is_empty()
-                        && host
-                            .bytes()
-                            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-                }
-            };
-            server
-                .rsplit_once(':')
-                .is_some_and(|(name, port)| host(name) && is_port(port))
-        };
-        if !servers.iter().all(legal) {
+        if !servers.iter().all(|server| is_address(server)) {
             return Err("must be host:port, several separated by commas".to_owned());
         }
         Ok(Self(servers))
@@ -83,6 +67,36 @@ impl Value for BootstrapServers {
         } else {
             format!("{text:?}")
         }
+    }
+}
+
+/// Whether this is `host:port`.
+pub fn is_address(text: &str) -> bool {
+    let is_host = |host: &str| match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    };
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| is_host(host) && is_port(port))
+}
+
+/// A duration that is no option but an argument: written in the same way, at most a hundred years.
+///
+/// # Errors
+/// The rule that the text breaks.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = Duration::read(text)?;
+    match duration <= MAX_RETENTION {
+        true => Ok(duration),
+        false => Err("must be at most 100y".to_owned()),
     }
 }
 

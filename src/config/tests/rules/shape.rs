@@ -156,11 +156,11 @@ pub(super) const CASES: &[Case] = &[
     (
         "[postgres]\nurl = postgres://app:hunter2@db/shop",
         &[],
-        &["FILE: line 2: invalid string, expected `\"`, `'`"],
+        &["FILE: line 2, column 7: is not TOML: invalid string, expected `\"`, `'`"],
     ),
     (
         "[relay]\nlease = '5s'\nlease = '6s'",
         &[],
-        &["FILE: line 3: duplicate key `lease` in table `relay`"],
+        &["FILE: line 3, column 1: is not TOML: duplicate key `lease` in table `relay`"],
     ),
 ];
