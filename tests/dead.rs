@@ -443,10 +443,10 @@ async fn an_outbox_of_a_mapped_table_is_named_as_configured() {
                 'too large', 1, clock_timestamp(), false",
     )
     .await;
-    let said = fails(&run(&["dead", "list"]), 1);
+    let said = fails(&run(&["dead", "list"]), 2);
     let rule = "--outbox: must name one of the configured outboxes (default, sales), ";
     assert!(said.contains(&format!("{rule}is not given")), "{said}");
-    let said = fails(&run(&["dead", "list", "--outbox", "nine"]), 1);
+    let said = fails(&run(&["dead", "list", "--outbox", "nine"]), 2);
     assert!(said.contains(&format!("{rule}is nine")), "{said}");
     assert_eq!(
         succeeds(&run(&["dead", "list", "--outbox", "default"])),
@@ -463,7 +463,7 @@ async fn wrong_arguments_are_refused_by_name_rule_and_value() {
     for (arguments, expected) in [
         (
             &["list", "--limit", "0"][..],
-            "invalid value '0' for '--limit <N>': 0 is not in 1..=1000000",
+            "invalid value '0' for '--limit <N>': must be a whole number from 1 to 1000000",
         ),
         (
             &["list", "--class", "odd"],

@@ -79,7 +79,7 @@ async fn mistakes_name_option_rule_and_value() {
             "--postgres-url",
             "postgres://localhost/unused",
         ]),
-        1,
+        2,
     );
     assert!(
         said.contains("--outbox: must name one of the configured outboxes (default), is nine"),

@@ -518,13 +518,13 @@ async fn mistakes_are_said_before_anything_is_sent() {
                 "2026-01-01T00:00:00Z",
             ],
         ),
-        1,
+        2,
     );
     assert!(
         said.contains("--to: must be after --from (2026-01-02T03:04:05Z), is 2026-01-01T00:00:00Z"),
         "{said}"
     );
-    let said = fails(&run(&fixture, &["--all", "--outbox", "nine"]), 1);
+    let said = fails(&run(&fixture, &["--all", "--outbox", "nine"]), 2);
     assert!(
         said.contains("--outbox: must name one of the configured outboxes (default), is nine"),
         "{said}"

@@ -26,6 +26,7 @@ mod pictures;
 mod polls;
 mod presets;
 mod readiness;
+mod refused;
 mod replay;
 mod routing;
 mod run;

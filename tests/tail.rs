@@ -205,7 +205,7 @@ fn mistakes_are_named() {
         said.contains(&format!("reading from Kafka at {kafka}")),
         "{said}"
     );
-    let said = fails(&run(&["--outbox", "nine"]), 1);
+    let said = fails(&run(&["--outbox", "nine"]), 2);
     assert!(
         said.contains("--outbox: must name one of the configured outboxes (default), is nine"),
         "{said}"

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::bench::{
     Aside, BenchError, DrainOptions, EnvelopeOptions, IdleOptions, LatencyOptions, Load, Names,
     Report, StartOptions, Workspace, drain, envelope, idle, latency, start,
@@ -52,7 +52,7 @@ struct Common {
     #[arg(long, value_name = "NAME")]
     outbox: Option<String>,
     /// Partitions of the benchmark's topic
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    #[arg(long, default_value_t = 3, value_parser = arguments::number::<i32>(1..=1000))]
     partitions: i32,
     /// Mark or delete what was sent [default: as the outbox is configured]
     #[arg(long, value_name = "mark|delete", value_parser = ["mark", "delete"])]
@@ -73,10 +73,10 @@ struct Common {
 #[derive(Debug, Args)]
 struct Rows {
     /// Bytes of a row's payload; with the default a whole row has about 500
-    #[arg(long, value_name = "BYTES", default_value_t = 350, value_parser = number(32..=900_000))]
+    #[arg(long, value_name = "BYTES", default_value_t = 350, value_parser = arguments::number::<usize>(32..=900_000))]
     payload: usize,
     /// Different keys, drawn at random, some of them often
-    #[arg(long, default_value_t = 10_000, value_parser = number(1..=100_000_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = arguments::number::<usize>(1..=100_000_000))]
     keys: usize,
     /// Draws the same keys and payloads again
     #[arg(long, default_value_t = 1)]
@@ -90,16 +90,16 @@ struct DrainArgs {
     #[command(flatten)]
     drawn: Rows,
     /// Rows of the backlog
-    #[arg(long, default_value_t = 200_000, value_parser = number(1..=1_000_000_000))]
+    #[arg(long, default_value_t = 200_000, value_parser = arguments::number::<usize>(1..=1_000_000_000))]
     rows: usize,
     /// Times to measure the limits and drain a backlog, in turn; the median counts
-    #[arg(long, default_value_t = 1, value_parser = number(1..=1000))]
+    #[arg(long, default_value_t = 1, value_parser = arguments::number::<usize>(1..=1000))]
     runs: usize,
     /// Park so many rows before the backlog
-    #[arg(long, value_name = "ROWS", value_parser = number(1..=200_000))]
+    #[arg(long, value_name = "ROWS", value_parser = arguments::number::<usize>(1..=200_000))]
     parked: Option<usize>,
     /// Have so many rows of a blocked key wait before the backlog
-    #[arg(long, value_name = "ROWS", conflicts_with = "parked", value_parser = number(1..=100_000_000))]
+    #[arg(long, value_name = "ROWS", conflicts_with = "parked", value_parser = arguments::number::<usize>(1..=100_000_000))]
     blocked: Option<usize>,
 }
 
@@ -110,22 +110,22 @@ struct LatencyArgs {
     #[command(flatten)]
     drawn: Rows,
     /// Transactions a second, of all writers together
-    #[arg(long, default_value_t = 1000, value_parser = number(1..=1_000_000))]
+    #[arg(long, default_value_t = 1000, value_parser = arguments::number::<usize>(1..=1_000_000))]
     rate: usize,
     /// Connections that insert
-    #[arg(long, default_value_t = 8, value_parser = number(1..=1000))]
+    #[arg(long, default_value_t = 8, value_parser = arguments::number::<usize>(1..=1000))]
     writers: usize,
     /// How long to insert
-    #[arg(long, default_value_t = 20, value_parser = number(1..=86_400))]
+    #[arg(long, default_value_t = 20, value_parser = arguments::number::<usize>(1..=86_400))]
     seconds: usize,
     /// Insert single events, each after a pause, instead of a paced load
     #[arg(long, conflicts_with_all = ["rate", "writers", "seconds"])]
     quiet: bool,
     /// With --quiet: how many events
-    #[arg(long, default_value_t = 20, requires = "quiet", value_parser = number(1..=100_000))]
+    #[arg(long, default_value_t = 20, requires = "quiet", value_parser = arguments::number::<usize>(1..=100_000))]
     events: usize,
     /// With --quiet: the pause before each
-    #[arg(long, default_value = "2s", requires = "quiet", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "2s", requires = "quiet", value_parser = arguments::duration)]
     pause: Duration,
 }
 
@@ -134,7 +134,7 @@ struct IdleArgs {
     #[command(flatten)]
     common: Common,
     /// How long to watch
-    #[arg(long, default_value_t = 30, value_parser = number(1..=86_400))]
+    #[arg(long, default_value_t = 30, value_parser = arguments::number::<usize>(1..=86_400))]
     seconds: usize,
 }
 
@@ -143,40 +143,30 @@ struct StartArgs {
     #[command(flatten)]
     common: Common,
     /// Bytes of the row's payload
-    #[arg(long, value_name = "BYTES", default_value_t = 350, value_parser = number(32..=900_000))]
+    #[arg(long, value_name = "BYTES", default_value_t = 350, value_parser = arguments::number::<usize>(32..=900_000))]
     payload: usize,
     /// Draws the same payload again
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Times to start; the median counts
-    #[arg(long, default_value_t = 7, value_parser = number(1..=1000))]
+    #[arg(long, default_value_t = 7, value_parser = arguments::number::<usize>(1..=1000))]
     runs: usize,
 }
 
 #[derive(Debug, Args)]
 struct EnvelopeArgs {
     /// Bytes of a row's payload
-    #[arg(long, value_name = "BYTES", default_value_t = 500, value_parser = number(32..=900_000))]
+    #[arg(long, value_name = "BYTES", default_value_t = 500, value_parser = arguments::number::<usize>(32..=900_000))]
     payload: usize,
     /// Draws the same rows again
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Times to measure every envelope, in turn; the median counts
-    #[arg(long, default_value_t = 5, value_parser = number(1..=1000))]
+    #[arg(long, default_value_t = 5, value_parser = arguments::number::<usize>(1..=1000))]
     runs: usize,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-}
-
-fn number(
-    range: std::ops::RangeInclusive<u64>,
-) -> impl clap::builder::TypedValueParser<Value = usize> {
-    use clap::builder::TypedValueParser;
-    clap::value_parser!(u64)
-        .range(range)
-        // The ranges end far below.
-        .map(|number| usize::try_from(number).unwrap_or(usize::MAX))
 }
 
 /// Measures, prints what was found, and removes what was made.

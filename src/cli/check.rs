@@ -4,11 +4,10 @@ use std::fmt::Display;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::check::acls::{self, Acl};
 use crate::check::{self, Finding, Options, Severity};
 use crate::config::{Config, Loaded, Origin, Setting, Shown};
@@ -23,7 +22,7 @@ pub struct CheckArgs {
     #[arg(long)]
     connect: bool,
     /// With --connect: say of transactions that are open for longer than this
-    #[arg(long, value_name = "DURATION", default_value = "5m", requires = "connect", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5m", requires = "connect", value_parser = arguments::duration)]
     long_transaction: Duration,
     /// Print the least Kafka ACLs of the relay and of each consumer, as commands of kafka-acls.sh
     #[arg(long, conflicts_with = "connect")]
@@ -37,8 +36,8 @@ pub struct CheckArgs {
     )]
     relay_principal: String,
     /// With --print-acls: this consumer is the principal User:NAME; may be repeated
-    #[arg(long = "consumer", value_name = "NAME", requires = "print_acls")]
-    consumers: Vec<String>,
+    #[arg(long = "consumer", value_name = "NAME", requires = "print_acls", value_parser = arguments::consumer)]
+    consumers: Vec<ConsumerName>,
     /// With --print-acls: whoever sees to the consumers' dead letters is this principal
     #[arg(
         long,
@@ -61,7 +60,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
     let (text, exit) = if args.connect {
         args.findings(&loaded.config)?
     } else if args.print_acls {
-        (args.acls(&loaded.config)?, Exit::Success)
+        (args.acls(&loaded.config), Exit::Success)
     } else {
         let text = match args.json {
             true => format!("{:#}\n", settings(&loaded)),
@@ -90,22 +89,21 @@ impl CheckArgs {
         Ok((text, exit(&findings)))
     }
 
-    fn acls(&self, config: &Config) -> anyhow::Result<String> {
+    fn acls(&self, config: &Config) -> String {
         let mut acls = acls::of_relay(config, &self.relay_principal);
-        for name in &self.consumers {
-            let consumer = ConsumerName::new(name).context("reading --consumer")?;
+        for consumer in &self.consumers {
             let (name, principal) = (consumer.as_str(), format!("User:{consumer}"));
             acls.extend(acls::of_consumer(config, name, &principal));
             let maintenance = &self.maintenance_principal;
             acls.extend(acls::of_maintenance(config, name, maintenance));
         }
-        Ok(match self.json {
+        match self.json {
             true => {
                 let acls: Vec<Value> = acls.iter().map(acl).collect();
                 format!("{:#}\n", json!({"acls": acls}))
             }
             false => lines(&acls),
-        })
+        }
     }
 }
 

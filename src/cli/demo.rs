@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Exit;
 use super::option_and_value;
+use super::{Exit, arguments};
 use crate::demo::{self, Options};
 
 /// `outboxd demo`
@@ -23,10 +23,10 @@ pub struct DemoArgs {
     #[arg(long = "property", value_name = "NAME=VALUE", requires = "kafka", value_parser = option_and_value)]
     properties: Vec<(String, String)>,
     /// Insert for this time, then wait for what is on its way [default: until Ctrl-C]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "N", value_parser = arguments::number::<u64>(1..=86_400))]
     seconds: Option<u64>,
     /// Insert this many rows per second on average, 1 to 1000
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = arguments::number::<u32>(1..=1000))]
     rate: u32,
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::db::Database;
 use crate::inbox::ConsumerName;
 use crate::inbox::consumer::dlq::{Dlq, Letter, State};
@@ -37,10 +37,10 @@ struct Which {
     #[command(flatten)]
     config: ConfigArgs,
     /// The consumer's name
-    #[arg(long, value_name = "NAME")]
-    consumer: String,
+    #[arg(long, value_name = "NAME", value_parser = arguments::consumer)]
+    consumer: ConsumerName,
     /// Its dead-letter topic [default: NAME-dead-letters]
-    #[arg(long, value_name = "TOPIC")]
+    #[arg(long, value_name = "TOPIC", value_parser = arguments::topic)]
     topic: Option<String>,
 }
 
@@ -172,9 +172,13 @@ impl Which {
     async fn open(&self) -> anyhow::Result<(Dlq, PgConnection)> {
         let config = self.config.load()?;
         let kafka = KafkaClient::new(&config.kafka).base(&[]);
-        let consumer = ConsumerName::new(&*self.consumer)?;
         let schema = config.postgres.schema.as_str();
-        let dlq = Dlq::new(consumer, self.topic.as_deref(), Some(schema), kafka)?;
+        let dlq = Dlq::new(
+            self.consumer.clone(),
+            self.topic.as_deref(),
+            Some(schema),
+            kafka,
+        )?;
         let connection = Database::new(&config.postgres)?
             .connect_direct("dlq")
             .await?;

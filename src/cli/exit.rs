@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::arguments::WrongArgument;
 use crate::app::AppError;
 use crate::config::ConfigErrors;
 use crate::db::DbError;
@@ -19,6 +20,8 @@ pub enum Exit {
     Unsettled,
     /// Something could be better, and works.
     Warnings,
+    /// The arguments are wrong.
+    Usage,
     Config,
 }
 
@@ -51,6 +54,8 @@ impl Exit {
             || error.downcast_ref().is_some_and(of_relay);
         if schema || error.is::<ConfigErrors>() {
             Exit::Config
+        } else if error.is::<WrongArgument>() {
+            Exit::Usage
         } else {
             Exit::Failure
         }
@@ -62,6 +67,7 @@ impl From<Exit> for ExitCode {
         ExitCode::from(match exit {
             Exit::Success => 0,
             Exit::Failure => 1,
+            Exit::Usage => 2,
             Exit::Warnings => 3,
             Exit::Unsettled => 75,
             Exit::Config => 78,

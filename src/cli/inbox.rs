@@ -3,11 +3,10 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use sqlx::PgConnection;
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::config::{Config, InboxConfig};
 use crate::db::migrate::verify_inbox;
 use crate::db::{Database, Role};
@@ -36,10 +35,10 @@ struct StatusArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Show this consumer only; may be repeated
-    #[arg(long = "consumer", value_name = "NAME")]
-    consumers: Vec<String>,
+    #[arg(long = "consumer", value_name = "NAME", value_parser = arguments::consumer)]
+    consumers: Vec<ConsumerName>,
     /// Compare the retention with this topic's own, besides those of inbox.topics; may be repeated
-    #[arg(long = "topic", value_name = "TOPIC")]
+    #[arg(long = "topic", value_name = "TOPIC", value_parser = arguments::topic)]
     topics: Vec<String>,
 }
 
@@ -48,13 +47,13 @@ struct PruneArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Prune this consumer only; may be repeated
-    #[arg(long = "consumer", value_name = "NAME")]
-    consumers: Vec<String>,
+    #[arg(long = "consumer", value_name = "NAME", value_parser = arguments::consumer)]
+    consumers: Vec<ConsumerName>,
     /// How long ids are remembered, from when they were processed [default: inbox.retention]
     #[arg(long, value_name = "DURATION")]
     retention: Option<String>,
     /// How long to wait for transactions that are older than the pruning
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = arguments::duration)]
     wait: Duration,
 }
 
@@ -152,16 +151,12 @@ async fn connect(config: &Config) -> anyhow::Result<PgConnection> {
 async fn inboxes(
     connection: &mut PgConnection,
     config: &Config,
-    named: &[String],
+    named: &[ConsumerName],
 ) -> anyhow::Result<Vec<Inbox>> {
     let schema = config.postgres.schema.as_str();
     let names = match named {
         [] => consumers(connection, schema).await?,
-        named => named
-            .iter()
-            .map(ConsumerName::new)
-            .collect::<Result<_, _>>()
-            .context("reading --consumer")?,
+        named => named.to_vec(),
     };
     let inboxes = names.into_iter().map(|name| Inbox::in_schema(name, schema));
     Ok(inboxes.collect::<Result<_, _>>()?)

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::config::{Config, Pooler};
 use crate::db::migrate::Plan;
 use crate::db::{Database, Roles};
@@ -25,16 +25,16 @@ pub struct MigrateArgs {
     #[arg(long, conflicts_with = "inbox")]
     trace_index: bool,
     /// Grant this role what the relay needs [with --print: outboxd_relay]
-    #[arg(long, value_name = "ROLE", conflicts_with = "inbox")]
+    #[arg(long, value_name = "ROLE", value_parser = arguments::role, conflicts_with = "inbox")]
     relay_role: Option<String>,
     /// Grant this role the right to insert events, and nothing else [with --print: outboxd_app]
-    #[arg(long, value_name = "ROLE", conflicts_with = "inbox")]
+    #[arg(long, value_name = "ROLE", value_parser = arguments::role, conflicts_with = "inbox")]
     app_role: Option<String>,
     /// Grant this role what a consumer needs to claim events [with --inbox --print: outboxd_consumer]
-    #[arg(long, value_name = "ROLE", requires = "inbox")]
+    #[arg(long, value_name = "ROLE", value_parser = arguments::role, requires = "inbox")]
     consumer_role: Option<String>,
     /// Grant this role what `outboxd inbox` needs [with --inbox --print: outboxd_maintenance]
-    #[arg(long, value_name = "ROLE", requires = "inbox")]
+    #[arg(long, value_name = "ROLE", value_parser = arguments::role, requires = "inbox")]
     maintenance_role: Option<String>,
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod arguments;
 mod bench;
 mod check;
 mod dead;
@@ -24,7 +25,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors, Loaded, OutboxConfig, Sources};
 use crate::db::{self, Database, Role, Session};
+use crate::outage::chain;
 
+use arguments::WrongArgument;
 pub use exit::Exit;
 
 /// A transactional outbox relay: committed Postgres rows reach Kafka in order, at least once, and are
@@ -87,7 +90,10 @@ pub struct ConfigArgs {
 }
 
 fn option_and_value(text: &str) -> Result<(String, String), String> {
-    let (option, value) = text.split_once('=').ok_or("must be OPTION=VALUE")?;
+    let (option, value) = text
+        .split_once('=')
+        .filter(|(option, _)| !option.is_empty())
+        .ok_or("must be OPTION=VALUE")?;
     Ok((option.to_owned(), value.to_owned()))
 }
 
@@ -150,7 +156,7 @@ async fn connect(config: &Config, outbox: &OutboxConfig, name: &str) -> anyhow::
 ///
 /// # Errors
 /// When there is none of that name, or there are several and none was named.
-fn outbox<'c>(config: &'c Config, named: Option<&str>) -> anyhow::Result<&'c OutboxConfig> {
+fn outbox<'c>(config: &'c Config, named: Option<&str>) -> Result<&'c OutboxConfig, WrongArgument> {
     let found = match named {
         Some(name) => config.outboxes.get(name),
         None if config.outboxes.len() == 1 => config.outboxes.values().next(),
@@ -158,11 +164,14 @@ fn outbox<'c>(config: &'c Config, named: Option<&str>) -> anyhow::Result<&'c Out
     };
     found.ok_or_else(|| {
         let names: Vec<&str> = config.outboxes.keys().map(String::as_str).collect();
-        anyhow::anyhow!(
-            "--outbox: must name one of the configured outboxes ({}), {}",
-            names.join(", "),
-            named.map_or_else(|| "is not given".to_owned(), |name| format!("is {name}"))
-        )
+        let is = named.map_or_else(|| "is not given".to_owned(), |name| format!("is {name}"));
+        WrongArgument {
+            argument: "--outbox",
+            rule: format!(
+                "must name one of the configured outboxes ({}), {is}",
+                names.join(", ")
+            ),
+        }
     })
 }
 
@@ -188,7 +197,7 @@ pub fn main() -> ExitCode {
     };
     done.unwrap_or_else(|error| {
         // The log may go elsewhere; this is for whoever started the command.
-        eprintln!("outboxd: {error:#}");
+        eprintln!("outboxd: {}", chain(error.as_ref()));
         Exit::of(&error)
     })
     .into()

@@ -5,8 +5,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Exit};
-use crate::config::is_topic_name;
+use super::{ConfigArgs, Exit, arguments};
 use crate::db::Session;
 use crate::db::pauses::{Pause, Pauses};
 
@@ -19,7 +18,7 @@ struct What {
     #[arg(long, value_name = "NAME")]
     outbox: Option<String>,
     /// Only this topic of it [default: all of the outbox]
-    #[arg(long, value_name = "TOPIC", value_parser = topic)]
+    #[arg(long, value_name = "TOPIC", value_parser = arguments::topic)]
     topic: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -47,14 +46,6 @@ pub struct PauseArgs {
 pub struct ResumeArgs {
     #[command(flatten)]
     what: What,
-}
-
-/// A topic's name, as an argument.
-pub(super) fn topic(text: &str) -> Result<String, String> {
-    match is_topic_name(text) {
-        true => Ok(text.to_owned()),
-        false => Err("must be 1 to 249 of a-z A-Z 0-9 . _ -".to_owned()),
-    }
 }
 
 /// Pauses an outbox or a topic, durably, and says what is paused then.

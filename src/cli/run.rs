@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::app::{App, Until};
 use crate::{shutdown, telemetry};
 
@@ -18,7 +18,7 @@ pub struct RunArgs {
     #[arg(long)]
     until_empty: bool,
     /// With --until-empty: give up after this time, listing what is left
-    #[arg(long, value_name = "DURATION", requires = "until_empty", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", requires = "until_empty", value_parser = arguments::duration)]
     timeout: Option<Duration>,
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio::sync::watch;
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::config::Config;
 use crate::outage::chain;
 use crate::shutdown;
@@ -23,7 +23,7 @@ pub struct StatusArgs {
     config: ConfigArgs,
     /// Ask the relay whose admin port is here [default: admin.listen]; what it does not know, and everything if it
     /// does not answer, is looked up in Postgres
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = arguments::address)]
     relay: Option<String>,
     /// Print JSON
     #[arg(long)]

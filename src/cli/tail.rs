@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::num::NonZeroU64;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::config::{Config, OutboxConfig};
 use crate::kafka::KafkaClient;
 use crate::tail::{Facts, Filter, Follower, HeaderNames, Next, Wanted, text};
@@ -22,7 +21,7 @@ pub struct TailArgs {
     outbox: Option<String>,
     /// Follow this topic instead of those that the outboxes' templates can become: needed for topics that rows name
     /// themselves; may be repeated
-    #[arg(long = "topic", value_name = "TOPIC")]
+    #[arg(long = "topic", value_name = "TOPIC", value_parser = arguments::topic)]
     topics: Vec<String>,
     /// Only events of this type; may be repeated
     #[arg(long = "type", value_name = "TYPE")]
@@ -31,14 +30,14 @@ pub struct TailArgs {
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// Only events of this correlation id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = arguments::correlation_id)]
     correlation_id: Option<String>,
     /// Show payloads, too
     #[arg(long)]
     payload: bool,
     /// End after so many events
-    #[arg(long, value_name = "N")]
-    count: Option<NonZeroU64>,
+    #[arg(long, value_name = "N", value_parser = arguments::number::<u64>(1..=i64::MAX))]
+    count: Option<u64>,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
@@ -67,7 +66,7 @@ async fn follow(args: &TailArgs, config: &Config) -> anyhow::Result<Exit> {
         .await
         .with_context(context)?;
     eprintln!("outboxd: following {}", listed(follower.topics()));
-    let mut left = args.count.map(NonZeroU64::get);
+    let mut left = args.count;
     while left != Some(0) {
         let record = match follower.next().await.with_context(context)? {
             Next::Record(record) => record,

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, WrongArgument, arguments};
 use crate::config::PostgresUrl;
 use crate::trace::{self, Wanted};
 
@@ -14,13 +14,14 @@ pub struct TraceArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The correlation id; of what an event without one has caused it is that event's id
+    #[arg(value_parser = arguments::correlation_id)]
     correlation_id: String,
     /// Look into this database, too: what its consumers have processed, and its outboxes; may be repeated
     #[arg(long = "database", value_name = "URL")]
     databases: Vec<String>,
     /// Look through so many rows of an outbox at most, the newest, where no index helps (`outboxd migrate
     /// --trace-index` makes one)
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = arguments::number::<i64>(1..=i64::MAX))]
     scan: i64,
     /// Print JSON
     #[arg(long)]
@@ -29,9 +30,12 @@ pub struct TraceArgs {
 
 impl TraceArgs {
     /// A URL that cannot be read is not repeated: it may hold a password.
-    fn databases(&self) -> anyhow::Result<Vec<PostgresUrl>> {
+    fn databases(&self) -> Result<Vec<PostgresUrl>, WrongArgument> {
         let read = |url: &String| {
-            PostgresUrl::parse(url).map_err(|rule| anyhow::anyhow!("--database: {rule}"))
+            PostgresUrl::parse(url).map_err(|rule| WrongArgument {
+                argument: "--database",
+                rule,
+            })
         };
         self.databases.iter().map(read).collect()
     }

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::{FilterArgs, Opened, Whose, acted_on, is_confirmed, not_parked, text};
-use crate::cli::Exit;
+use crate::cli::{Exit, arguments};
 use crate::db::dead_letters::{Filter, Reason};
 use crate::db::parked::Decision;
 
@@ -17,7 +17,7 @@ pub struct DecideArgs {
     #[command(flatten)]
     whose: Whose,
     /// The rows' ids, as `list` prints them
-    #[arg(group = "which", conflicts_with = "filters")]
+    #[arg(group = "which", conflicts_with = "filters", value_parser = arguments::id)]
     ids: Vec<i64>,
     /// All parked rows, or all that the filters choose
     #[arg(long, group = "which")]

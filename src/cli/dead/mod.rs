@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, arguments};
 use crate::config::{Config, OutboxConfig};
 use crate::db::Session;
 use crate::db::dead_letters::{DeadLetters, Filter, Note};
@@ -73,7 +73,7 @@ struct FilterArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Only those parked for longer than this
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
     older_than: Option<Duration>,
 }
 
@@ -84,10 +84,10 @@ struct ListArgs {
     #[command(flatten)]
     filters: FilterArgs,
     /// List so many rows at most
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = arguments::number::<i64>(1..=1_000_000))]
     limit: i64,
     /// List the rows after this id: the next page
-    #[arg(long, value_name = "ID", default_value_t = i64::MIN, hide_default_value = true)]
+    #[arg(long, value_name = "ID", default_value_t = i64::MIN, hide_default_value = true, value_parser = arguments::id)]
     after: i64,
     /// Print JSON
     #[arg(long)]
@@ -99,6 +99,7 @@ struct ShowArgs {
     #[command(flatten)]
     whose: Whose,
     /// The row's id, as `list` prints it
+    #[arg(value_parser = arguments::id)]
     id: i64,
     /// Show long values as a whole
     #[arg(long)]

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Opened, Whose, acted_on, is_confirmed};
-use crate::cli::{Exit, pause};
+use crate::cli::{Exit, arguments};
 use crate::db::bypasses::Bypasses;
 use crate::status::ask::{ask, reachable};
 use crate::status::report::{Report, TopicHold, Who};
@@ -17,7 +17,7 @@ pub struct ParkArgs {
     #[command(flatten)]
     whose: Whose,
     /// The topic
-    #[arg(long, value_name = "TOPIC", value_parser = pause::topic)]
+    #[arg(long, value_name = "TOPIC", value_parser = arguments::topic)]
     topic: String,
     /// Take it back: the topic's rows wait again when row after row is refused
     #[arg(long, conflicts_with_all = ["why", "who"])]

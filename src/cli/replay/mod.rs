@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 
-use super::{ConfigArgs, Exit};
+use super::{ConfigArgs, Exit, WrongArgument, arguments};
 use crate::config::{Config, Field, OutboxConfig};
 use crate::db::outbox::sent_rows::Choice;
 use crate::relay::replay::{Replay, Survey, Wanted};
@@ -29,16 +29,16 @@ pub struct ReplayArgs {
     #[command(flatten)]
     choice: ChoiceArgs,
     /// Go on after the row with this id, as a replay that was cut off says
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = arguments::id)]
     after: Option<i64>,
     /// Send at most so many rows a second
-    #[arg(long, value_name = "N")]
-    rate: Option<NonZeroU32>,
+    #[arg(long, value_name = "N", value_parser = arguments::number::<u32>(1..=u32::MAX.into()))]
+    rate: Option<u32>,
     /// Send events too that are older than their topic's retention.ms: it deletes them soon after they arrive
     #[arg(long)]
     allow_expired: bool,
     /// Warn of events older than this: how long the consumers remember ids
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = arguments::duration)]
     consumer_retention: Option<Duration>,
     /// Say how many rows and what would become of them, and send nothing
     #[arg(long)]
@@ -53,7 +53,7 @@ pub struct ReplayArgs {
 #[group(id = "chosen", required = true, multiple = true)]
 struct ChoiceArgs {
     /// The row with this id; may be repeated
-    #[arg(long = "id", value_name = "ID")]
+    #[arg(long = "id", value_name = "ID", value_parser = arguments::id)]
     ids: Vec<i64>,
     /// The row of the event with this id; may be repeated
     #[arg(long = "event-id", value_name = "ID")]
@@ -68,13 +68,13 @@ struct ChoiceArgs {
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
     /// Rows of this correlation id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = arguments::correlation_id)]
     correlation_id: Option<String>,
     /// Rows created at this time or later, such as 2026-01-02T03:04:05Z
-    #[arg(long, value_name = "TIME", value_parser = instant)]
+    #[arg(long, value_name = "TIME", value_parser = arguments::instant)]
     from: Option<Timestamp>,
     /// Rows created before this time
-    #[arg(long, value_name = "TIME", value_parser = instant)]
+    #[arg(long, value_name = "TIME", value_parser = arguments::instant)]
     to: Option<Timestamp>,
     /// Every row that was sent and is still there
     #[arg(long)]
@@ -84,11 +84,6 @@ struct ChoiceArgs {
 /// Where nothing can be drawn, how often a line says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-fn instant(text: &str) -> Result<Timestamp, String> {
-    let rule = |_| "must be RFC 3339, such as 2026-01-02T03:04:05Z".to_owned();
-    text.parse().map_err(rule)
-}
-
 /// Sends rows again.
 ///
 /// # Errors
@@ -97,7 +92,11 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<Exit> {
     let config = args.config.load()?;
     let outbox = super::outbox(&config, args.outbox.as_deref())?;
     if let (Some(from), Some(to)) = (args.choice.from, args.choice.to) {
-        anyhow::ensure!(from < to, "--to: must be after --from ({from}), is {to}");
+        let rule = || WrongArgument {
+            argument: "--to",
+            rule: format!("must be after --from ({from}), is {to}"),
+        };
+        anyhow::ensure!(from < to, rule());
     }
     super::runtime()?.block_on(replay(args, &config, outbox))
 }
@@ -137,9 +136,13 @@ async fn replay(args: &ReplayArgs, config: &Config, outbox: &OutboxConfig) -> an
         anyhow::bail!(refusal);
     }
     let mut progress = Progress::new(&survey);
-    let sent = replay.send(&wanted, &survey, args.rate, stop, |rows| {
-        progress.is_at(rows)
-    });
+    let sent = replay.send(
+        &wanted,
+        &survey,
+        args.rate.and_then(NonZeroU32::new),
+        stop,
+        |rows| progress.is_at(rows),
+    );
     let sent = sent.await.with_context(context)?;
     progress.bar.finish_and_clear();
     let _ = match args.json {
