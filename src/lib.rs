@@ -70,6 +70,8 @@ pub mod app;
 #[cfg(feature = "relay")]
 pub mod bench;
 #[cfg(feature = "relay")]
+mod certificate;
+#[cfg(feature = "relay")]
 pub mod check;
 #[cfg(feature = "relay")]
 pub mod cli;

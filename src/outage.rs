@@ -69,6 +69,22 @@ impl Outage {
         }
     }
 
+    /// Why it stays away, if it is away: said again only when it is another reason.
+    pub fn note_cause(&self, reason: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.state.load(Ordering::Relaxed) == DOWN
+            && let Some((_, known)) = &mut *last
+            && known != reason
+        {
+            reason.clone_into(known);
+            tracing::warn!(
+                service = self.service,
+                error = reason,
+                "service is still unreachable, for another reason"
+            );
+        }
+    }
+
     pub fn note_up(&self) {
         // A plain read first: this can run once a message.
         if self.state.load(Ordering::Relaxed) != UP

@@ -24,6 +24,7 @@ mod parked;
 mod pauses;
 mod pictures;
 mod polls;
+mod postgres_security;
 mod presets;
 mod readiness;
 mod refused;

@@ -52,6 +52,13 @@ async fn ask(
     waiting: &mut Vec<Waiting>,
 ) -> Result<(), DbError> {
     let database = Database::new(&config.postgres)?;
+    for (option, host, mode) in database.unverified()? {
+        book.warning(
+            "postgres-unverified",
+            format!("{option} has sslmode={mode} for {host}, so whoever answers there is taken for the server"),
+            "set sslmode=verify-full, and sslrootcert if the server's authority is not one of the system's",
+        );
+    }
     judge_pooler(config, &database, book).await?;
     if book.has_errors() {
         // Whatever else is asked there may be answered by anybody.
@@ -100,7 +107,12 @@ fn note_failure(error: &DbError, book: &mut Notebook) {
             said,
             "set postgres.pooler = \"transaction\", and postgres.direct_url for migrate",
         ),
-        DbError::Connect { .. } | DbError::ConnectTimeout { .. } => book.error(
+        DbError::Certificate { .. } => book.error(
+            "postgres-certificate",
+            said,
+            "see sslmode, sslrootcert, sslcert and sslkey in postgres.url, and what certificate the server has",
+        ),
+        DbError::Connect { .. } | DbError::ConnectTimeout { .. } | DbError::Secret(_) => book.error(
             "postgres-unreachable",
             said,
             "see that the server runs, and that address, role and password in postgres.url are right",

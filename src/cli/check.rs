@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{ConfigArgs, Exit, arguments};
 use crate::check::acls::{self, Acl};
 use crate::check::{self, Finding, Options, Severity};
-use crate::config::{Config, Loaded, Origin, Setting, Shown};
+use crate::config::{Config, Loaded, Origin, SecretFile, Setting, Shown};
 use crate::inbox::ConsumerName;
 
 /// `outboxd check`
@@ -157,8 +157,8 @@ fn setting(setting: &Setting) -> Value {
         Origin::Preset(preset) => json!({"kind": "preset", "name": preset.as_str()}),
         Origin::File(file) => json!({"kind": "file", "file": file}),
         Origin::Variable(name) => json!({"kind": "variable", "name": name}),
-        Origin::VariableFile { variable, file } => {
-            json!({"kind": "variable_file", "name": variable, "file": file})
+        Origin::VariableFile(SecretFile { variable, path }) => {
+            json!({"kind": "variable_file", "name": variable, "file": path.display().to_string()})
         }
         Origin::CommandLine => json!({"kind": "command_line"}),
     };

@@ -73,13 +73,15 @@ impl Loaded {
             &mut report,
         );
         ConfigErrors::check(report.errors)?;
-        let config = config.ok_or_else(|| {
+        let mut config = config.ok_or_else(|| {
             // Not reached: whatever leaves a part out is in the report.
             ConfigError::Unreadable {
                 name: "configuration".to_owned(),
                 problem: "an option could not be read".to_owned(),
             }
         })?;
+        config.postgres.url_file = origins.file_of("postgres", "url");
+        config.postgres.direct_url_file = origins.file_of("postgres", "direct_url");
         for (name, outbox) in &config.outboxes {
             if let Some(preset) = outbox.preset {
                 origins.note_preset(name, preset);
@@ -139,6 +141,9 @@ fn read_postgres(mut section: Section, report: &mut Report) -> (Option<PostgresC
         Some(PostgresConfig {
             url: url?,
             direct_url: direct_url?,
+            // Where values are from is known when all layers are read.
+            url_file: None,
+            direct_url_file: None,
             pooler: pooler?,
             schema: schema?,
             connect_timeout: connect_timeout?,

@@ -19,6 +19,7 @@ mod preset;
 mod print;
 mod properties;
 mod read;
+mod secret;
 mod sources;
 mod template;
 mod templates;
@@ -48,6 +49,7 @@ pub use names::{Identifier, Name, TableName};
 pub use origin::Origin;
 pub use print::{Setting, Shown};
 pub use properties::KafkaProperties;
+pub use secret::SecretFile;
 pub use sources::{DEFAULTS, Sources};
 pub use template::{OtherColumns, Segment, Template};
 pub use templates::Templates;
@@ -95,6 +97,10 @@ pub struct PostgresConfig {
     pub url: PostgresUrl,
     /// A way around the pooler, for what needs a session.
     pub direct_url: Option<PostgresUrl>,
+    /// The file that `url` is from: each connection reads it again.
+    pub url_file: Option<SecretFile>,
+    /// The same for `direct_url`.
+    pub direct_url_file: Option<SecretFile>,
     /// What `url` goes through.
     pub pooler: Pooler,
     /// The schema of outboxd's own tables and of outbox tables that name none.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use figment::value::{Dict, Value as Tree};
 
+use super::secret::SecretFile;
 use super::words::Preset;
 
 /// Where a value comes from. `Display` is what a message says after "from".
@@ -19,12 +20,7 @@ pub enum Origin {
     /// This variable of the environment.
     Variable(String),
     /// The file that a variable names.
-    VariableFile {
-        /// The variable, `…_FILE`.
-        variable: String,
-        /// What it holds.
-        file: String,
-    },
+    VariableFile(SecretFile),
     /// A flag.
     CommandLine,
 }
@@ -35,7 +31,9 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("the defaults"),
             Self::Preset(preset) => write!(f, "preset {:?}", preset.as_str()),
             Self::File(name) | Self::Variable(name) => f.write_str(name),
-            Self::VariableFile { variable, file } => write!(f, "{file} ({variable})"),
+            Self::VariableFile(SecretFile { variable, path }) => {
+                write!(f, "{} ({variable})", path.display())
+            }
             Self::CommandLine => f.write_str("the command line"),
         }
     }
@@ -66,6 +64,14 @@ impl Origins {
     pub(super) fn of(&self, table: &[String], key: &str) -> Origin {
         let path: Vec<String> = table.iter().cloned().chain([key.to_owned()]).collect();
         self.0.get(&path).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// The file that holds the option's value, if a file does.
+    pub(super) fn file_of(&self, table: &str, key: &str) -> Option<SecretFile> {
+        match self.of(&[table.to_owned()], key) {
+            Origin::VariableFile(file) => Some(file),
+            _ => None,
+        }
     }
 }
 

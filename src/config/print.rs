@@ -55,6 +55,9 @@ impl PostgresConfig {
         let Self {
             url,
             direct_url,
+            // They show as the origin of the values.
+            url_file: _,
+            direct_url_file: _,
             pooler,
             schema,
             connect_timeout,

@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -18,13 +16,11 @@ use super::{
     origin::{Origin, Origins},
     properties,
     read::{join, kind, text_of},
+    secret::{SecretFile, why},
 };
 
 /// Every option with its default and a comment: the reference for operators.
 pub const DEFAULTS: &str = include_str!("../../config/outboxd.toml");
-
-/// A file with a secret is short; more than this is somebody's mistake (a device, a dump).
-const MAX_SECRET_BYTES: u64 = 1 << 20;
 
 /// Names on the way to the deepest option, a header of an outbox; more would only be a way to exhaust the
 /// stack.
@@ -246,13 +242,14 @@ fn variables(
             continue;
         }
         let (value, origin) = match file {
-            true => (
-                read_secret(variable, value, errors),
-                Origin::VariableFile {
+            true => {
+                let file = SecretFile {
                     variable: variable.clone(),
-                    file: value.clone(),
-                },
-            ),
+                    path: value.into(),
+                };
+                let secret = file.read().map_err(|error| errors.push(error)).ok();
+                (secret, Origin::VariableFile(file))
+            }
             false => (Some(value.clone()), Origin::Variable(variable.clone())),
         };
         match value {
@@ -293,40 +290,6 @@ fn option_path(name: &str) -> (Vec<String>, bool) {
         name.splitn(MAX_DEPTH, "__").map(str::to_owned).collect(),
         file,
     )
-}
-
-/// The content of a secret's file, without the newline that editors put at its end.
-fn read_secret(variable: &str, path: &str, errors: &mut Vec<ConfigError>) -> Option<String> {
-    let mut content = String::new();
-    let read = File::open(path)
-        .and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut content));
-    match read {
-        Ok(length) if length as u64 > MAX_SECRET_BYTES => {
-            errors.push(unreadable(
-                variable,
-                format!("reading {path:?}: it is longer than 1 MiB"),
-            ));
-            None
-        }
-        Ok(_) => {
-            let line = content.strip_suffix('\n').unwrap_or(&content);
-            let line = line.strip_suffix('\r').unwrap_or(line);
-            // A secret that was not put in its place must not pass for one that is not needed.
-            if line.is_empty() {
-                errors.push(unreadable(
-                    variable,
-                    format!("reading {path:?}: it is empty"),
-                ));
-                return None;
-            }
-            Some(line.to_owned())
-        }
-        Err(error) => {
-            let problem = format!("reading {path:?}: {}", why(&error));
-            errors.push(unreadable(variable, problem));
-            None
-        }
-    }
 }
 
 fn read_file(path: &Path) -> Result<Layer, ConfigErrors> {
@@ -376,14 +339,6 @@ fn dates_as_text(value: Tree) -> Tree {
             ),
         },
         value => value,
-    }
-}
-
-/// What came of reading a file.
-fn why(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::InvalidData => "it must be UTF-8".to_owned(),
-        _ => error.to_string(),
     }
 }
 

@@ -43,6 +43,7 @@ impl PostgresUrl {
             hosts: hosts.split(',').map(str::to_owned).collect(),
             rest: rest.to_owned(),
         };
+        url.check_parameters()?;
         if !(hosts.is_empty() && url.parameters().any(|(name, _)| name == "host")) {
             url.hosts.iter().try_for_each(|host| check_host(host))?;
         }
@@ -77,10 +78,92 @@ impl PostgresUrl {
         text
     }
 
-    fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
-        let query = self.rest.split_once('?').map_or("", |(_, query)| query);
-        query.split('&').filter_map(|pair| pair.split_once('='))
+    /// The files of certificates and keys that the parameters name, by the parameter.
+    pub fn certificate_files(&self) -> Vec<(String, String)> {
+        let is_inline = |value: &str| value.starts_with("-----BEGIN");
+        self.parameters()
+            .filter(|(name, value)| CERTIFICATES.contains(&name.as_str()) && !is_inline(value))
+            .collect()
     }
+
+    fn parameters(&self) -> impl Iterator<Item = (String, String)> {
+        let query = self.rest.split_once('?').map_or("", |(_, query)| query);
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decoded(name), decoded(value))
+        })
+    }
+
+    /// sqlx passes over a parameter that it does not know, and logs its value.
+    fn check_parameters(&self) -> Result<(), String> {
+        let given = |wanted: &str| self.parameters().any(|(name, _)| name == wanted);
+        for (name, value) in self.parameters() {
+            if !PARAMETERS.contains(&name.as_str()) && !name.starts_with("options[") {
+                return Err(format!(
+                    "must have no parameters but {}, has {name:?}",
+                    PARAMETERS.join(", ")
+                ));
+            }
+            if name == "sslmode" && !SSL_MODES.contains(&value.as_str()) {
+                return Err(format!(
+                    "must have an sslmode of {}, has {value:?}",
+                    SSL_MODES.join(", ")
+                ));
+            }
+        }
+        match given("sslcert") == given("sslkey") {
+            true => Ok(()),
+            false => Err("must have sslcert and sslkey together".to_owned()),
+        }
+    }
+}
+
+/// What sqlx knows, in the spelling of libpq.
+const PARAMETERS: [&str; 12] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "options",
+    "application_name",
+];
+
+const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
+
+const SSL_MODES: [&str; 6] = [
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
+
+/// The text that a part of the parameters stands for.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = (first == b'%')
+            .then(|| str::from_utf8(after.get(..2)?).ok())
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let (byte, after) = match escaped {
+            Some(byte) => (byte, &after[2..]),
+            None if first == b'+' => (b' ', after),
+            None => (first, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// `host`, `host:port`, `[address]` or `[address]:port`.
@@ -136,7 +219,9 @@ impl fmt::Display for PostgresUrl {
         for (index, pair) in query.split('&').enumerate() {
             f.write_str(if index == 0 { "?" } else { "&" })?;
             match pair.split_once('=') {
-                Some((name, _)) if may_be_secret(name) => write!(f, "{name}={REDACTED}")?,
+                Some((name, value)) if may_be_secret(name) || value.starts_with("-----") => {
+                    write!(f, "{name}={REDACTED}")?;
+                }
                 _ => f.write_str(pair)?,
             }
         }

@@ -1,17 +1,15 @@
 //! Connections: which server, with which settings, alone or behind a pooler.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgConnection, PgListener, PgPoolOptions, PgRow,
-};
+use sqlx::postgres::{PgArguments, PgConnection, PgListener, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres, Row};
 
-use super::{DbError, POOLER_HINT, pooler_hint};
-use crate::config::{Pooler, PostgresConfig, PostgresUrl};
+use super::servers::{Server, Servers};
+use super::{DbError, POOLER_HINT};
+use crate::config::{Pooler, PostgresConfig};
 
 /// What a connection is for; it decides the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +80,9 @@ impl Role {
 /// The configured server, to connect to again and again.
 #[derive(Debug, Clone)]
 pub struct Database {
-    hosts: Arc<[PgConnectOptions]>,
-    direct_hosts: Arc<[PgConnectOptions]>,
+    servers: Servers,
+    /// Past the pooler; none: `servers`.
+    direct_servers: Option<Servers>,
     pooled: bool,
     connect_timeout: Duration,
     statement_timeout: Duration,
@@ -95,19 +94,41 @@ impl Database {
     /// When a URL has a parameter that sqlx does not understand.
     pub fn new(config: &PostgresConfig) -> Result<Database, DbError> {
         let pooled = config.pooler == Pooler::Transaction;
-        let hosts = options(&config.url, pooled)?;
-        let direct_hosts = match &config.direct_url {
-            Some(url) => options(url, false)?,
-            None => hosts.clone(),
+        let servers = Servers::new(&config.url, config.url_file.as_ref(), pooled)?;
+        let direct_servers = match &config.direct_url {
+            Some(url) => {
+                let file = config.direct_url_file.as_ref();
+                Some(Servers::new(url, file, false)?)
+            }
+            None => None,
         };
         Ok(Database {
-            hosts,
-            direct_hosts,
+            servers,
+            direct_servers,
             pooled,
             connect_timeout: config.connect_timeout,
             statement_timeout: config.statement_timeout,
             lock_timeout: config.lock_timeout,
         })
+    }
+
+    /// Servers beyond this machine whose certificate is not verified, with the option that names them, the host and
+    /// the sslmode.
+    ///
+    /// # Errors
+    /// When the file that holds the option cannot be used.
+    pub fn unverified(&self) -> Result<Vec<(&'static str, String, &'static str)>, DbError> {
+        let mut found = Vec::new();
+        let direct = self.direct_servers.as_ref();
+        for (option, servers) in [
+            ("postgres.url", Some(&self.servers)),
+            ("postgres.direct_url", direct),
+        ] {
+            let servers = servers.map(Servers::unverified).transpose()?;
+            let unverified = servers.into_iter().flatten();
+            found.extend(unverified.map(|(host, mode)| (option, host, mode)));
+        }
+        Ok(found)
     }
 
     /// How long a caller waits for a statement before it gives the connection up: what the server
@@ -148,7 +169,7 @@ impl Database {
         })
         .collect();
         let mut connection = self
-            .first_primary(&self.hosts, &format!("outboxd {outbox} {}", role.name()))
+            .first_primary(&self.servers, &format!("outboxd {outbox} {}", role.name()))
             .await?;
         if in_transactions {
             let preamble = format!(
@@ -202,7 +223,7 @@ impl Database {
     /// # Errors
     /// As [`Database::connect`].
     pub async fn connect_direct(&self, purpose: &str) -> Result<PgConnection, DbError> {
-        self.first_primary(&self.direct_hosts, &format!("outboxd {purpose}"))
+        self.first_primary(self.direct(), &format!("outboxd {purpose}"))
             .await
     }
 
@@ -212,29 +233,29 @@ impl Database {
     /// As [`Database::connect`].
     pub async fn listener(&self) -> Result<PgListener, DbError> {
         let mut last = DbError::Recovery;
-        for host in self.direct_hosts.iter() {
+        for server in self.direct().now()? {
             let pool = PgPoolOptions::new()
                 .max_connections(1)
                 .acquire_timeout(self.connect_timeout)
-                .connect_lazy_with(host.clone().application_name("outboxd listener"));
+                .connect_lazy_with(server.options.clone().application_name("outboxd listener"));
             match PgListener::connect_with(&pool).await {
                 Ok(listener) => return Ok(listener),
-                Err(source) => last = DbError::Connect { hint: "", source },
+                Err(source) => last = server.failed(source),
             }
         }
         Err(last)
     }
 
-    async fn first_primary(
-        &self,
-        hosts: &[PgConnectOptions],
-        name: &str,
-    ) -> Result<PgConnection, DbError> {
+    fn direct(&self) -> &Servers {
+        self.direct_servers.as_ref().unwrap_or(&self.servers)
+    }
+
+    async fn first_primary(&self, servers: &Servers, name: &str) -> Result<PgConnection, DbError> {
         let mut last = DbError::Recovery;
-        for host in hosts {
+        for mut server in servers.now()? {
             // Behind PgBouncer start-up parameters are refused unless it knows them; it knows this one.
-            let host = host.clone().application_name(name);
-            match tokio::time::timeout(self.connect_timeout, primary(&host)).await {
+            server.options = server.options.application_name(name);
+            match tokio::time::timeout(self.connect_timeout, primary(&server)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => last = error,
                 Err(_) => {
@@ -248,27 +269,9 @@ impl Database {
     }
 }
 
-fn options(url: &PostgresUrl, pooled: bool) -> Result<Arc<[PgConnectOptions]>, DbError> {
-    url.hosts()
-        .iter()
-        .map(|host| {
-            let options = PgConnectOptions::from_str(&host.expose())
-                .map_err(|source| DbError::Connect { hint: "", source })?
-                .disable_statement_logging();
-            Ok(match pooled {
-                // PgBouncer refuses `extra_float_digits` and loses named statements.
-                true => options.extra_float_digits(None).statement_cache_capacity(0),
-                false => options,
-            })
-        })
-        .collect()
-}
-
-async fn primary(options: &PgConnectOptions) -> Result<PgConnection, DbError> {
-    let mut connection = options.connect().await.map_err(|source| DbError::Connect {
-        hint: pooler_hint(&source),
-        source,
-    })?;
+async fn primary(server: &Server) -> Result<PgConnection, DbError> {
+    let connected = server.options.connect().await;
+    let mut connection = connected.map_err(|source| server.failed(source))?;
     let row = (&mut connection)
         .fetch_one(sqlx::raw_sql("select pg_is_in_recovery()::text"))
         .await

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod bypasses;
 pub mod catalogue;
+mod certificate;
 mod connect;
 pub mod copies;
 pub mod dead_letters;
@@ -13,12 +14,15 @@ pub mod outbox;
 pub mod parked;
 pub mod pauses;
 pub mod sequence;
+mod servers;
 pub mod standing;
 
 pub use connect::{Database, Role, ServerLife, Session};
 pub use migrate::Roles;
 
 pub use crate::config::TableName;
+
+use crate::config::ConfigError;
 
 /// An instant as RFC 3339 in UTC, with microseconds.
 fn rfc3339(instant: &str) -> String {
@@ -34,6 +38,11 @@ pub enum DbError {
         #[source]
         source: sqlx::Error,
     },
+    #[error("connecting to postgres: {problem}")]
+    Certificate { problem: String },
+    /// The file that holds the address.
+    #[error("connecting to postgres")]
+    Secret(#[source] ConfigError),
     #[error(
         "connecting to postgres: every server of the list is in recovery, and a standby cannot take marks"
     )]
@@ -71,7 +80,11 @@ impl DbError {
     /// Whether the server is away, starting or stopping, rather than refusing something.
     pub fn is_outage(&self) -> bool {
         match self {
-            DbError::ConnectTimeout { .. } | DbError::Timeout { .. } | DbError::Recovery => true,
+            DbError::ConnectTimeout { .. }
+            | DbError::Timeout { .. }
+            | DbError::Recovery
+            | DbError::Certificate { .. }
+            | DbError::Secret(_) => true,
             DbError::Connect { source, .. } | DbError::Query { source, .. } => match source {
                 sqlx::Error::Io(_) => true,
                 // Class 57P: shut down, crashed, starting up. Class 08: connection exceptions.
@@ -82,6 +95,11 @@ impl DbError {
             },
             DbError::FellBack(_) | DbError::Schema(_) => false,
         }
+    }
+
+    /// Whether an outage ends only when somebody changes a certificate or a secret.
+    pub fn is_for_somebody(&self) -> bool {
+        matches!(self, DbError::Certificate { .. } | DbError::Secret(_))
     }
 
     /// Whether trying again later can help: everything does that is not a mistake of the setup.

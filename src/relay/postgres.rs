@@ -112,6 +112,9 @@ impl Postgres {
         }
         if error.is_outage() {
             self.outage.note_down(&text);
+            if error.is_for_somebody() {
+                self.outage.note_cause(&text);
+            }
         } else if retry.is_news(&text, Instant::now()) {
             tracing::warn!(error = text, "{message}");
         }

@@ -72,6 +72,8 @@ impl Place {
         let postgres = PostgresConfig {
             url: url.clone(),
             direct_url: None,
+            url_file: None,
+            direct_url_file: None,
             ..config.postgres.clone()
         };
         let mut place = Place::connect(&postgres).await?;

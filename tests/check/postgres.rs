@@ -37,6 +37,22 @@ async fn a_server_that_does_not_answer() {
 }
 
 #[tokio::test]
+async fn a_server_in_the_network_that_nobody_verifies() {
+    let mut stage = Stage::new("unverified").await;
+    for (parameters, expected) in [
+        (
+            "?sslmode=require",
+            &["error postgres-unreachable", "warning postgres-unverified"][..],
+        ),
+        ("?sslmode=verify-full", &["error postgres-unreachable"]),
+    ] {
+        let url = format!("postgres://relay@db.invalid/shop{parameters}");
+        stage.set("postgres.url", &url);
+        stage.finds(expected);
+    }
+}
+
+#[tokio::test]
 async fn a_standby_instead_of_the_primary() {
     let (stage, mut server) = stage_on("standby", &[]).await;
     let mut owner = connect(&server.url("postgres")).await;

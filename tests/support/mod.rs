@@ -6,6 +6,7 @@
 
 pub mod acls;
 pub mod arrived;
+pub mod certificates;
 pub mod command;
 pub mod debezium;
 mod docker;

@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_outboxd");
 const LOG: &str = "relay.log";
 
+/// Names a defect for the relay to have.
+const FAULT: &str = "OUTBOXD_FAULT";
+
 /// What a relay logs when the outbox is its own.
 pub const OWNS: &str = "owning the outbox";
 
@@ -30,7 +33,7 @@ pub struct Relay {
     name: &'static str,
     sandbox: Sandbox,
     settings: Vec<(String, String)>,
-    fault: Option<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Relay {
@@ -40,13 +43,25 @@ impl Relay {
             name,
             sandbox: Sandbox::create(name, None, Signal::KILL).expect("a directory for the relay"),
             settings,
-            fault: None,
+            variables: Vec::new(),
         }
     }
 
     /// Has a defect at one row from the next start on, as `OUTBOXD_FAULT` says; or none any more.
     pub fn set_fault(&mut self, fault: Option<String>) {
-        self.fault = fault;
+        self.variables.retain(|(name, _)| name != FAULT);
+        self.variables
+            .extend(fault.map(|fault| (FAULT.to_owned(), fault)));
+    }
+
+    /// Sets a variable of its environment, from the next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Leaves an option to its environment or its default, from the next start on.
+    pub fn unset(&mut self, option: &str) {
+        self.settings.retain(|(name, _)| name != option);
     }
 
     /// Changes an option, from the next start on.
@@ -57,6 +72,13 @@ impl Relay {
     /// Runs `outboxd migrate` to its end.
     pub async fn migrate(&mut self) {
         self.spawn("migrate", &[]);
+        let status = self.wait(STOP_PATIENCE).await;
+        assert_eq!(status, Some(0), "outboxd migrate failed");
+    }
+
+    /// As [`migrate`](Self::migrate), with what a relay of this role needs.
+    pub async fn migrate_for(&mut self, role: &str) {
+        self.spawn("migrate", &["--relay-role", role]);
         let status = self.wait(STOP_PATIENCE).await;
         assert_eq!(status, Some(0), "outboxd migrate failed");
     }
@@ -81,6 +103,7 @@ impl Relay {
     /// Another command of the program with the same settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = super::command::command(arguments);
+        command.envs(self.variables.iter().cloned());
         for (option, value) in &self.settings {
             command.arg("--set").arg(format!("{option}={value}"));
         }
@@ -188,9 +211,7 @@ impl Relay {
                 command.env_remove(name);
             }
         }
-        if let Some(fault) = &self.fault {
-            command.env("OUTBOXD_FAULT", fault);
-        }
+        command.envs(self.variables.iter().cloned());
         command.arg(verb).args(arguments);
         for (option, value) in &self.settings {
             command.arg("--set").arg(format!("{option}={value}"));

@@ -1,7 +1,7 @@
 //! Every value says where it comes from, and none says a secret.
 
 use super::{BROKERS, TempFile, URL, valid};
-use crate::config::{Loaded, Origin, Preset, Shown, Sources};
+use crate::config::{Loaded, Origin, Preset, SecretFile, Shown, Sources};
 
 fn load(toml: &TempFile, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Loaded {
     let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
@@ -56,10 +56,10 @@ fn each_value_names_the_layer_it_is_from() {
         ("kafka.properties.client.id", in_file.clone()),
         (
             "kafka.properties.sasl.password",
-            Origin::VariableFile {
+            Origin::VariableFile(SecretFile {
                 variable: "OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE".to_owned(),
-                file: secret.name(),
-            },
+                path: secret.name().into(),
+            }),
         ),
         ("outbox.o.preset", in_file.clone()),
         ("outbox.o.source", Origin::CommandLine),

@@ -8,7 +8,7 @@ const SECRET: &str = "hunter2";
 const EVERYWHERE: &[(&str, &str)] = &[
     (
         "OUTBOXD_POSTGRES__DIRECT_URL",
-        "postgres://app:hunter2@db/shop?sslpassword=hunter2&p%61ssword=hunter2&a=b",
+        "postgres://app:hunter2@db/shop?password=hunter2&p%61ssword=hunter2&dbname=b",
     ),
     ("OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"),
     ("OUTBOXD_KAFKA__PROPERTIES__SSL_KEY_PASSWORD", "hunter2"),

@@ -43,6 +43,36 @@ pub(super) const CASES: &[Case] = &[
         ],
     ),
     (
+        "",
+        &[(
+            "OUTBOXD_POSTGRES__URL",
+            "postgres://db/shop?sslmode=verify_full",
+        )],
+        &[
+            "postgres.url: must have an sslmode of disable, allow, prefer, require, verify-ca, verify-full, has \"verify_full\", is <redacted>, from OUTBOXD_POSTGRES__URL",
+        ],
+    ),
+    (
+        "",
+        &[(
+            "OUTBOXD_POSTGRES__URL",
+            "postgres://db/shop?sslmode=require&ssl%70assword=hunter2",
+        )],
+        &[
+            "postgres.url: must have no parameters but sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, options, application_name, has \"sslpassword\", is <redacted>, from OUTBOXD_POSTGRES__URL",
+        ],
+    ),
+    (
+        "",
+        &[(
+            "OUTBOXD_POSTGRES__URL",
+            "postgres://db/shop?sslcert=/client.pem",
+        )],
+        &[
+            "postgres.url: must have sslcert and sslkey together, is <redacted>, from OUTBOXD_POSTGRES__URL",
+        ],
+    ),
+    (
         "[postgres]\ndirect_url = 'db:5432'",
         &[],
         &[

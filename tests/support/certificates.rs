@@ -1,0 +1,79 @@
+//! Certificates of an authority of the tests' own, in files.
+
+use std::path::PathBuf;
+
+use outboxd::local::Sandbox;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use rustix::process::Signal;
+
+/// An authority, and the folder in which its certificate (`ca.pem`) and those that it has signed are.
+pub struct Authority {
+    folder: Sandbox,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// The files of a certificate and its key.
+#[derive(Debug, Clone)]
+pub struct Certified {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Authority {
+        let mut params = params(name, &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        let folder = Sandbox::create(name, None, Signal::KILL).expect("a folder for certificates");
+        folder.write("ca.pem", &issuer.pem()).expect("ca.pem");
+        Authority { folder, issuer }
+    }
+
+    /// What whoever trusts it is given.
+    pub fn ca(&self) -> String {
+        self.path("ca.pem")
+    }
+
+    /// A certificate for these hosts, or for a client if there are none.
+    pub fn certify(&self, name: &str, hosts: &[&str]) -> Certified {
+        self.sign(name, params(name, hosts))
+    }
+
+    /// One whose time is over.
+    pub fn certify_long_ago(&self, name: &str, hosts: &[&str]) -> Certified {
+        let mut params = params(name, hosts);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        self.sign(name, params)
+    }
+
+    fn sign(&self, name: &str, params: CertificateParams) -> Certified {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let (certificate, key) = (certificate.pem(), key.serialize_pem());
+        Certified {
+            certificate: self.write(&format!("{name}.pem"), &certificate),
+            key: self.write(&format!("{name}.key.pem"), &key),
+        }
+    }
+
+    fn write(&self, name: &str, content: &str) -> String {
+        self.folder.write(name, content).expect(name);
+        self.path(name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        let path: PathBuf = self.folder.directory().join(name);
+        path.display().to_string()
+    }
+}
+
+fn params(name: &str, hosts: &[&str]) -> CertificateParams {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let mut params = CertificateParams::new(hosts).expect("names of hosts");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
