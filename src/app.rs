@@ -108,6 +108,7 @@ impl App {
             postgres: Arc::clone(&postgres),
             kafka: Arc::clone(kafka.health()),
         };
+        let token = config.admin.token.clone();
         Ok(App {
             config,
             postgres,
@@ -118,6 +119,7 @@ impl App {
                 process,
                 metrics,
                 outboxes,
+                token,
             }),
             otlp: Arc::new(otlp),
         })

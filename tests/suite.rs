@@ -1,5 +1,6 @@
 //! The tests that need a real PostgreSQL and a real Kafka, in one binary: it starts each once.
 
+mod admin_token;
 mod bad_rows;
 mod bench;
 mod check;

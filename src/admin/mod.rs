@@ -8,12 +8,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 
+use crate::config::AdminToken;
 use crate::relay::status::Progress;
 use crate::status::report::Report;
 use metrics::{Metrics, OutboxMetrics};
@@ -37,6 +40,8 @@ pub struct Admin {
     pub process: Process,
     pub metrics: Metrics,
     pub outboxes: Vec<Shown>,
+    /// What whoever asks for metrics or the status must know.
+    pub token: Option<AdminToken>,
 }
 
 impl Admin {
@@ -65,14 +70,43 @@ impl Admin {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
-        let router = Router::new()
+        // What a health check says is needed by whoever restarts or replaces a process, and tells a stranger next to
+        // nothing; a probe of Kubernetes has nowhere to keep a secret either.
+        let open = Router::new()
             .route("/livez", get(livez))
-            .route("/readyz", get(readyz))
+            .route("/readyz", get(readyz));
+        let closed = Router::new()
             .route("/metrics", get(scrape))
             .route("/status", get(status))
-            .with_state(self);
+            .route_layer(from_fn_with_state(Arc::clone(&self), authorized));
+        let router = open.merge(closed).with_state(self);
         axum::serve(listener, router).await
     }
+}
+
+/// Lets those in who know the token, if there is one. Comparing takes as long whatever is wrong with theirs.
+async fn authorized(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let Some(token) = &admin.token else {
+        return next.run(request).await;
+    };
+    let given = request.headers().get(header::AUTHORIZATION);
+    let given = given.and_then(|value| bearer(value.as_bytes()));
+    let is_known = given.is_some_and(|given| given.ct_eq(token.expose().as_bytes()).into());
+    match is_known {
+        true => next.run(request).await,
+        false => {
+            let how = [(header::WWW_AUTHENTICATE, "Bearer")];
+            (StatusCode::UNAUTHORIZED, how, "admin.token is wanted\n").into_response()
+        }
+    }
+}
+
+/// The token of an `Authorization: Bearer …`; the scheme may be written in any case.
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(b"Bearer ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"Bearer ")
+        .then(|| token.trim_ascii())
 }
 
 /// This process works; nothing else is asked, so that an outage of Kafka or Postgres never gets the

@@ -5,6 +5,7 @@
 //! about what to do.
 
 pub mod acls;
+mod admin;
 mod kafka;
 mod outbox;
 mod postgres;
@@ -93,13 +94,14 @@ pub struct Options {
     pub long_transaction: Duration,
 }
 
-/// Asks Postgres, then Kafka; the gravest findings first.
+/// Asks Postgres, then Kafka, and looks at the admin port; the gravest findings first.
 pub async fn connect(config: &Config, options: &Options) -> Vec<Finding> {
     let postgres::Answers {
         mut findings,
         waiting,
     } = postgres::probe(config, options).await;
     findings.extend(kafka::probe(config, &waiting).await);
+    findings.extend(admin::judge(&config.admin));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }

@@ -44,7 +44,7 @@ impl Exit {
             AppError::Relay(error) => matches!(**error, RelayError::Schema { .. }),
             _ => false,
         };
-        let looked = error.downcast_ref().map(LookError::postgres);
+        let looked = error.downcast_ref().and_then(LookError::postgres);
         let traced = match error.downcast_ref() {
             Some(TraceError::Postgres { source, .. }) => Some(source),
             _ => None,

@@ -26,7 +26,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<Exit> {
     let address = listen.context("admin.listen is \"off\", so there is nobody to ask")?;
     let path = if args.ready { "/readyz" } else { "/livez" };
     let address = reachable(address).to_string();
-    let answer = get(&address, path);
+    let answer = get(&address, path, config.admin.token.as_ref());
     let page = super::runtime()?.block_on(answer)?;
     match page.status {
         200 => Ok(Exit::Success),

@@ -181,8 +181,12 @@ fn read_create_topics(mut section: Section, report: &mut Report) -> Option<Creat
 
 fn read_admin(mut section: Section, report: &mut Report) -> Option<AdminConfig> {
     let listen = section.read::<Listen>(report, "listen");
+    let token = section.optional(report, "token");
     section.finish(report);
-    Some(AdminConfig { listen: listen?.0 })
+    Some(AdminConfig {
+        listen: listen?.0,
+        token: token?,
+    })
 }
 
 fn read_otlp(mut section: Section, report: &mut Report) -> Option<OtlpConfig> {

@@ -49,7 +49,7 @@ pub use names::{Identifier, Name, TableName};
 pub use origin::Origin;
 pub use print::{Setting, Shown};
 pub use properties::KafkaProperties;
-pub use secret::SecretFile;
+pub use secret::{AdminToken, SecretFile};
 pub use sources::{DEFAULTS, Sources};
 pub use template::{OtherColumns, Segment, Template};
 pub use templates::Templates;
@@ -140,6 +140,8 @@ pub struct CreateTopicsConfig {
 pub struct AdminConfig {
     /// Where it listens; `None`: it is off.
     pub listen: Option<SocketAddr>,
+    /// What whoever asks it for metrics or the status must know; `None`: nothing.
+    pub token: Option<AdminToken>,
 }
 
 /// Traces and metrics for a collector.

@@ -32,9 +32,11 @@ impl Config {
         let mut page = Page::default();
         postgres.print(&mut page);
         kafka.print(&mut page);
-        let AdminConfig { listen } = admin;
+        let AdminConfig { listen, token } = admin;
         page.table(["admin"]);
         page.text("listen", Listen(*listen).show());
+        let token = token.as_ref().map(super::values::Value::show);
+        page.text("token", token.unwrap_or_default());
         otlp.print(&mut page);
         relay.print(&mut page);
         let InboxConfig { retention, topics } = inbox;

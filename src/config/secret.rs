@@ -1,11 +1,13 @@
-//! Secrets in files, which are read again when they may have changed.
+//! Secrets: what is in a file, read again when it may have changed, and the admin port's token.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
 
 use super::error::ConfigError;
 use super::url::{PostgresUrl, REDACTED};
+use super::values::Value;
 
 /// A file with a secret is short; more than this is somebody's mistake (a device, a dump).
 const MAX_SECRET_BYTES: u64 = 1 << 20;
@@ -64,5 +66,44 @@ pub(super) fn why(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::InvalidData => "it must be UTF-8".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+/// What whoever asks the admin port must know. `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken(String);
+
+/// Long enough that nobody guesses it.
+const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 16..=512;
+
+impl AdminToken {
+    /// The token, for the `Authorization` header alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for AdminToken {
+    /// RFC 6750 allows these characters in a bearer token.
+    fn read(text: &str) -> Result<Self, String> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        match TOKEN_BYTES.contains(&text.len()) && text.bytes().all(legal) {
+            true => Ok(Self(text.to_owned())),
+            false => Err("must be 16 to 512 of a-z A-Z 0-9 - . _ ~ + / =".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        REDACTED.to_owned()
+    }
+
+    fn show_malformed(_: &str) -> String {
+        REDACTED.to_owned()
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AdminToken({REDACTED})")
     }
 }

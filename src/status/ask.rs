@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::report::Report;
+use crate::config::AdminToken;
 
 /// How long an answer may take: it is made of what the relay has in memory.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -25,6 +26,10 @@ pub enum AskError {
     },
     #[error("no relay answers at {address}: nothing came within {} s", PATIENCE.as_secs())]
     Silent { address: String },
+    #[error(
+        "the relay at {address} wants its admin.token, which is not the one that is configured here"
+    )]
+    Unauthorized { address: String },
     #[error("what answers at {address} is no relay of this version: {problem}")]
     Strange { address: String, problem: String },
 }
@@ -50,9 +55,14 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
 /// Asks the relay whose admin port is at `address`, `host:port`, how it stands.
 ///
 /// # Errors
-/// When nobody answers there, or somebody else.
-pub async fn ask(address: &str) -> Result<Report, AskError> {
-    let page = get(address, "/status").await?;
+/// When nobody answers there, or somebody else, or the relay wants another token.
+pub async fn ask(address: &str, token: Option<&AdminToken>) -> Result<Report, AskError> {
+    let page = get(address, "/status", token).await?;
+    if page.status == 401 {
+        return Err(AskError::Unauthorized {
+            address: address.to_owned(),
+        });
+    }
     report(&page).map_err(|problem| AskError::Strange {
         address: address.to_owned(),
         problem,
@@ -63,8 +73,8 @@ pub async fn ask(address: &str) -> Result<Report, AskError> {
 ///
 /// # Errors
 /// When nobody answers there, or does not speak HTTP. Cancel-safe: the connection is closed.
-pub async fn get(address: &str, path: &str) -> Result<Page, AskError> {
-    let answer = tokio::time::timeout(PATIENCE, exchange(address, path)).await;
+pub async fn get(address: &str, path: &str, token: Option<&AdminToken>) -> Result<Page, AskError> {
+    let answer = tokio::time::timeout(PATIENCE, exchange(address, path, token)).await;
     let answer = match answer {
         Err(_) => {
             let address = address.to_owned();
@@ -82,10 +92,17 @@ pub async fn get(address: &str, path: &str) -> Result<Page, AskError> {
 }
 
 /// One request on a connection of its own, which its end closes.
-async fn exchange(address: &str, path: &str) -> std::io::Result<Vec<u8>> {
+async fn exchange(
+    address: &str,
+    path: &str,
+    token: Option<&AdminToken>,
+) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
+    let authorization = token.map_or_else(String::new, |token| {
+        format!("authorization: Bearer {}\r\n", token.expose())
+    });
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: application/json\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: application/json\r\n{authorization}connection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();

@@ -32,11 +32,11 @@ pub struct Unknown {
 /// Asks the relay at `relay`, `host:port`, and the database about what it does not know; or the database alone.
 ///
 /// # Errors
-/// When neither answers.
+/// When neither answers, or the relay wants another token.
 pub async fn look(config: &Config, relay: Option<&str>) -> Result<Report, LookError> {
     let asked = match relay {
         None => None,
-        Some(address) => Some(ask::ask(address).await),
+        Some(address) => Some(ask::ask(address, config.admin.token.as_ref()).await),
     };
     match asked {
         Some(Ok(report)) if report.is_complete() => Ok(report),
@@ -45,6 +45,8 @@ pub async fn look(config: &Config, relay: Option<&str>) -> Result<Report, LookEr
             // What the relay says of Postgres stands in its report.
             Err(_) => report,
         }),
+        // It is there, and whoever asks is to know that it was not asked.
+        Some(Err(relay @ AskError::Unauthorized { .. })) => Err(LookError::Relay(relay)),
         Some(Err(relay)) => {
             let looked = database::look(config).await;
             looked.map_err(|postgres| LookError::Neither(Box::new(Unknown { relay, postgres })))
@@ -60,14 +62,17 @@ pub enum LookError {
     Postgres(DbError),
     #[error(transparent)]
     Neither(Box<Unknown>),
+    #[error(transparent)]
+    Relay(AskError),
 }
 
 impl LookError {
-    /// What Postgres said.
-    pub fn postgres(&self) -> &DbError {
+    /// What Postgres said, if it was asked.
+    pub fn postgres(&self) -> Option<&DbError> {
         match self {
-            LookError::Postgres(error) => error,
-            LookError::Neither(unknown) => &unknown.postgres,
+            LookError::Postgres(error) => Some(error),
+            LookError::Neither(unknown) => Some(&unknown.postgres),
+            LookError::Relay(_) => None,
         }
     }
 }

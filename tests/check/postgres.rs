@@ -53,6 +53,16 @@ async fn a_server_in_the_network_that_nobody_verifies() {
 }
 
 #[tokio::test]
+async fn an_admin_port_that_anybody_can_ask() {
+    let mut stage = Stage::new("admin_open").await;
+    stage.set("admin.listen", "0.0.0.0:9464");
+    let lines = stage.finds(&["warning admin-open"]);
+    assert!(lines[0].contains("OUTBOXD_ADMIN__TOKEN_FILE"), "{lines:?}");
+    stage.set("admin.token", "a-token-that-nobody-guesses");
+    stage.finds(&[]);
+}
+
+#[tokio::test]
 async fn a_standby_instead_of_the_primary() {
     let (stage, mut server) = stage_on("standby", &[]).await;
     let mut owner = connect(&server.url("postgres")).await;

@@ -187,8 +187,14 @@ impl Fixture {
 
     /// Status and text of the admin port's answer; none if nobody listens.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.get_with(path, "").await
+    }
+
+    /// The same, asked with these lines of a header.
+    pub async fn get_with(&self, path: &str, header: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: test\r\n{header}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Opened, Whose, acted_on, is_confirmed};
 use crate::cli::{Exit, arguments};
+use crate::config::AdminConfig;
 use crate::db::bypasses::Bypasses;
 use crate::status::ask::{ask, reachable};
 use crate::status::report::{Report, TopicHold, Who};
@@ -106,8 +107,11 @@ async fn is_bypassed(
 /// Refuses a topic of which a relay says that its breaker is not open: perhaps it is misspelt. If none says
 /// anything, a topic that takes rows ends the matter soon enough.
 async fn ensure_open(opened: &Opened, topic: &str) -> anyhow::Result<()> {
-    let report = match opened.config.admin.listen {
-        Some(listen) => ask(&reachable(listen).to_string()).await.ok(),
+    let AdminConfig { listen, token } = &opened.config.admin;
+    let report = match listen {
+        Some(listen) => ask(&reachable(*listen).to_string(), token.as_ref())
+            .await
+            .ok(),
         None => None,
     };
     let table = opened.outbox.table.to_string();

@@ -10,6 +10,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
         "OUTBOXD_POSTGRES__DIRECT_URL",
         "postgres://app:hunter2@db/shop?password=hunter2&p%61ssword=hunter2&dbname=b",
     ),
+    ("OUTBOXD_ADMIN__TOKEN", "hunter2-of-the-admin-port"),
     ("OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"),
     ("OUTBOXD_KAFKA__PROPERTIES__SSL_KEY_PASSWORD", "hunter2"),
     ("OUTBOXD_KAFKA__PROPERTIES__SSL_KEY_PEM", "hunter2"),

@@ -73,6 +73,18 @@ pub(super) const CASES: &[Case] = &[
         ],
     ),
     (
+        "[admin]\ntoken = 'hunter2'",
+        &[],
+        &["admin.token: must be 16 to 512 of a-z A-Z 0-9 - . _ ~ + / =, is <redacted>, from FILE"],
+    ),
+    (
+        "",
+        &[("OUTBOXD_ADMIN__TOKEN", "hunter2 with white space")],
+        &[
+            "admin.token: must be 16 to 512 of a-z A-Z 0-9 - . _ ~ + / =, is <redacted>, from OUTBOXD_ADMIN__TOKEN",
+        ],
+    ),
+    (
         "[postgres]\ndirect_url = 'db:5432'",
         &[],
         &[
