@@ -5,6 +5,7 @@ mod bad_rows;
 mod bench;
 mod check;
 mod clients;
+mod closed_pipes;
 mod consumer;
 mod copies;
 mod crash_loop;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{ConfigArgs, Exit, arguments};
+use super::{ConfigArgs, Exit, arguments, examples};
 use crate::bench::{
     Aside, BenchError, DrainOptions, EnvelopeOptions, IdleOptions, LatencyOptions, Load, Names,
     Report, StartOptions, Workspace, drain, envelope, idle, latency, start,
@@ -27,6 +27,7 @@ enum Bench {
     #[command(flatten)]
     Relay(Box<RelayBench>),
     /// How fast rows become messages in each envelope, beside copying them; needs no server
+    #[command(after_help = examples::BENCH_ENVELOPE)]
     Envelope(EnvelopeArgs),
 }
 
@@ -34,12 +35,16 @@ enum Bench {
 #[derive(Debug, Subcommand)]
 enum RelayBench {
     /// How fast a backlog is published and marked, beside what the machine allows
+    #[command(after_help = examples::BENCH_DRAIN)]
     Drain(DrainArgs),
     /// How long it takes from an event's commit to its arrival at a consumer
+    #[command(after_help = examples::BENCH_LATENCY)]
     Latency(LatencyArgs),
     /// What waiting for events costs
+    #[command(after_help = examples::BENCH_IDLE)]
     Idle(IdleArgs),
     /// How long it takes from the start of a relay to its first event at a consumer
+    #[command(after_help = examples::BENCH_START)]
     Start(StartArgs),
 }
 
@@ -207,7 +212,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
         let cleared = match common.keep {
             true => {
                 let (schema, topics) = workspace.made();
-                eprintln!("kept schema {schema} and topic {}", topics.join(", "));
+                tell!("kept schema {schema} and topic {}", topics.join(", "));
                 Ok(())
             }
             false => workspace.clear().await,
@@ -219,7 +224,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
     cleared.context("removing what the benchmark made")?;
     let faults = report.faults();
     for fault in &faults {
-        eprintln!("outboxd: {fault}");
+        tell!("outboxd: {fault}");
     }
     match faults.is_empty() {
         true => Ok(Exit::Success),

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::{ConfigArgs, Exit, arguments};
+use super::{ConfigArgs, Exit, arguments, examples};
 use crate::db::Database;
 use crate::inbox::ConsumerName;
 use crate::inbox::consumer::dlq::{Dlq, Letter, State};
@@ -22,12 +22,16 @@ pub struct DlqArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the events that wait for a decision
+    #[command(after_help = examples::DLQ_LIST)]
     List(ListArgs),
     /// Show one of them, with its message
+    #[command(after_help = examples::DLQ_SHOW)]
     Show(ShowArgs),
     /// Send events back to their topic, to take effect as if they were new
+    #[command(after_help = examples::DLQ_REDRIVE)]
     Redrive(DecideArgs),
     /// Give events up: they will never take effect
+    #[command(after_help = examples::DLQ_DISCARD)]
     Discard(DecideArgs),
 }
 

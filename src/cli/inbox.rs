@@ -4,9 +4,10 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::{ConfigArgs, Exit, arguments};
+use super::{ConfigArgs, Exit, arguments, examples};
 use crate::config::{Config, InboxConfig};
 use crate::db::migrate::verify_inbox;
 use crate::db::{Database, Role};
@@ -23,10 +24,13 @@ pub struct InboxArgs {
 #[derive(Debug, Subcommand)]
 enum InboxCommand {
     /// Show what each consumer of a database remembers
+    #[command(after_help = examples::INBOX_STATUS)]
     Status(StatusArgs),
     /// Forget processed ids that are older than the retention
+    #[command(after_help = examples::INBOX_PRUNE)]
     Prune(PruneArgs),
     /// Show a consumer's dead letters, send them back, or give them up
+    #[command(after_help = examples::DLQ)]
     Dlq(super::dlq::DlqArgs),
 }
 
@@ -40,6 +44,9 @@ struct StatusArgs {
     /// Compare the retention with this topic's own, besides those of inbox.topics; may be repeated
     #[arg(long = "topic", value_name = "TOPIC", value_parser = arguments::topic)]
     topics: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +62,9 @@ struct PruneArgs {
     /// How long to wait for transactions that are older than the pruning
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = arguments::duration)]
     wait: Duration,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -75,29 +85,44 @@ async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
     let config = args.config.load_without_kafka()?;
     let mut connection = connect(&config).await?;
     let mut out = std::io::stdout();
+    let mut consumers = Vec::new();
     for inbox in inboxes(&mut connection, &config, &args.consumers).await? {
         let status = inbox.status(&mut connection).await?;
-        // A closed pipe (`| head`) is no failure.
-        let _ = out.write_all(describe(&status).as_bytes());
+        // A closed pipe (`| head`) is no failure, here and below.
+        match args.json {
+            true => consumers.push(described(&status)),
+            false => drop(out.write_all(describe(&status).as_bytes())),
+        }
     }
-    let topics: Vec<&str> = config
-        .inbox
-        .topics
-        .iter()
-        .chain(&args.topics)
-        .map(String::as_str)
-        .collect();
-    if !topics.is_empty() {
-        // Now Kafka must be configured, too.
-        let config = args.config.load()?;
-        let kept = Topics::new(&KafkaClient::new(&config.kafka))?
-            .retention(&topics)
-            .await?;
-        for warning in warnings(&config.inbox, topics.iter().copied().zip(kept)) {
-            eprintln!("outboxd: warning: {warning}");
+    let warnings = outliving(&args, &config).await?;
+    match args.json {
+        true => drop(writeln!(
+            out,
+            "{:#}",
+            json!({"consumers": consumers, "warnings": warnings})
+        )),
+        false => {
+            for warning in warnings {
+                tell!("outboxd: warning: {warning}");
+            }
         }
     }
     Ok(Exit::Success)
+}
+
+/// Warnings about the topics that are configured or named.
+async fn outliving(args: &StatusArgs, config: &Config) -> anyhow::Result<Vec<String>> {
+    let topics = config.inbox.topics.iter().chain(&args.topics);
+    let topics: Vec<&str> = topics.map(String::as_str).collect();
+    if topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Now Kafka must be configured, too.
+    let config = args.config.load()?;
+    let kept = Topics::new(&KafkaClient::new(&config.kafka))?
+        .retention(&topics)
+        .await?;
+    Ok(warnings(&config.inbox, topics.iter().copied().zip(kept)))
 }
 
 async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
@@ -115,24 +140,32 @@ async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
         ..Prune::after(config.inbox.retention)
     };
     let mut exit = Exit::Success;
+    let mut done = Vec::new();
     for inbox in inboxes(&mut connection, &config, &args.consumers).await? {
         let pruned = inbox.prune(&mut connection, &options).await?;
         let consumer = inbox.consumer();
         if pruned.waiting_for > 0 {
             exit = Exit::Unsettled;
-            eprintln!(
+            tell!(
                 "outboxd: consumer \"{consumer}\": nothing was pruned, because {} transactions that began \
                  before did not end within {}; try again later",
                 pruned.waiting_for,
                 humantime::format_duration(args.wait)
             );
-            continue;
         }
-        let _ = writeln!(
-            std::io::stdout(),
-            "{consumer}: forgot {} ids",
-            pruned.deleted
-        );
+        if args.json {
+            done.push(json!({
+                "consumer": consumer.as_str(),
+                "forgotten": pruned.deleted,
+                "waitingFor": pruned.waiting_for,
+            }));
+        } else if pruned.waiting_for == 0 {
+            let forgot = pruned.deleted;
+            let _ = writeln!(std::io::stdout(), "{consumer}: forgot {forgot} ids");
+        }
+    }
+    if args.json {
+        let _ = writeln!(std::io::stdout(), "{:#}", json!({"consumers": done}));
     }
     Ok(exit)
 }
@@ -160,6 +193,26 @@ async fn inboxes(
     };
     let inboxes = names.into_iter().map(|name| Inbox::in_schema(name, schema));
     Ok(inboxes.collect::<Result<_, _>>()?)
+}
+
+fn described(status: &InboxStatus) -> Value {
+    let count = |count: Count| match count {
+        Count::Exactly(count) | Count::About(count) => count,
+    };
+    let is_exact = |count: Count| matches!(count, Count::Exactly(_));
+    let time = |time: Option<SystemTime>| {
+        time.and_then(|time| jiff::Timestamp::try_from(time).ok())
+            .map(|time| time.to_string())
+    };
+    json!({
+        "consumer": status.consumer.as_str(),
+        "remembered": count(status.remembered),
+        "rememberedIsExact": is_exact(status.remembered),
+        "deadLettered": count(status.dead_lettered),
+        "deadLetteredIsExact": is_exact(status.dead_lettered),
+        "oldest": time(status.oldest),
+        "forgottenBefore": time(status.forgotten_before),
+    })
 }
 
 fn describe(status: &InboxStatus) -> String {

@@ -1,5 +1,13 @@
 //! The command line: one file per command.
 
+/// As `eprintln!`, for whoever started the command: that nobody reads it is no reason to panic.
+macro_rules! tell {
+    ($($said:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($said)*);
+    }};
+}
+
 mod arguments;
 mod bench;
 mod check;
@@ -7,9 +15,11 @@ mod dead;
 #[cfg(feature = "demo")]
 mod demo;
 mod dlq;
+mod examples;
 mod exit;
 mod inbox;
 mod migrate;
+mod pages;
 mod pause;
 mod probe;
 mod replay;
@@ -42,34 +52,54 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Relay the configured outboxes until stopped
+    #[command(after_help = examples::RUN)]
     Run(run::RunArgs),
     /// Show the relay at work, with a throwaway Postgres and a Kafka inside this process
     #[cfg(feature = "demo")]
+    #[command(after_help = examples::DEMO)]
     Demo(demo::DemoArgs),
     /// Create or upgrade the tables, or print the SQL that does
+    #[command(after_help = examples::MIGRATE)]
     Migrate(migrate::MigrateArgs),
     /// Print the effective configuration, or verify what the guarantees rest on
+    #[command(after_help = examples::CHECK)]
     Check(check::CheckArgs),
     /// Show the rows that could not be published, and decide about them
+    #[command(after_help = examples::DEAD)]
     Dead(dead::DeadArgs),
     /// Have the rows of an outbox, or of one topic of it, wait in their table
+    #[command(after_help = examples::PAUSE)]
     Pause(pause::PauseArgs),
     /// Let them go on
+    #[command(after_help = examples::RESUME)]
     Resume(pause::ResumeArgs),
     /// Show who owns each outbox, how much is pending, what is stuck and why
+    #[command(after_help = examples::STATUS)]
     Status(status::StatusArgs),
     /// Ask the relay of this machine whether it is alive, or ready: for health checks without a shell
+    #[command(after_help = examples::PROBE)]
     Probe(probe::ProbeArgs),
     /// Follow what is being published
+    #[command(after_help = examples::TAIL)]
     Tail(tail::TailArgs),
     /// Show the journey of a correlation id: its events, what they caused, what consumers did about them
+    #[command(after_help = examples::TRACE)]
     Trace(trace::TraceArgs),
     /// Send rows again that were sent and are still there
+    #[command(after_help = examples::REPLAY)]
     Replay(replay::ReplayArgs),
     /// See to the consumers' side: what they remember
+    #[command(after_help = examples::INBOX)]
     Inbox(inbox::InboxArgs),
     /// Measure the relay with the configured services, in a schema and topics of its own
+    #[command(after_help = examples::BENCH)]
     Bench(bench::BenchArgs),
+    /// Print what completes outboxd's commands in a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(pages::CompletionsArgs),
+    /// Print a page for man, of outboxd or of one of its commands
+    #[command(after_help = examples::MAN)]
+    Man(pages::ManArgs),
 }
 
 /// Where the configuration comes from; the same for every command that needs one.
@@ -194,10 +224,12 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Inbox(args) => inbox::run(args),
         Command::Bench(args) => bench::run(&args),
+        Command::Completions(args) => Ok(pages::completions(&args)),
+        Command::Man(args) => pages::man(&args),
     };
     done.unwrap_or_else(|error| {
         // The log may go elsewhere; this is for whoever started the command.
-        eprintln!("outboxd: {}", chain(error.as_ref()));
+        tell!("outboxd: {}", chain(error.as_ref()));
         Exit::of(&error)
     })
     .into()
@@ -211,4 +243,76 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The words of a line as a shell takes them apart, up to where its output goes.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut rest) = (Vec::new(), line);
+        while !rest.is_empty() && !rest.starts_with('>') {
+            let (word, after) = match rest.strip_prefix('\'') {
+                Some(quoted) => quoted.split_once('\'').expect("its end"),
+                None => rest.split_once(' ').unwrap_or((rest, "")),
+            };
+            words.push(word.to_owned());
+            rest = after.trim_start();
+        }
+        words
+    }
+
+    fn each_command(
+        path: &str,
+        command: &clap::Command,
+        look: &mut impl FnMut(&str, &clap::Command),
+    ) {
+        look(path, command);
+        for below in command.get_subcommands() {
+            each_command(&format!("{path} {}", below.get_name()), below, look);
+        }
+    }
+
+    #[test]
+    fn the_help_of_each_command_has_examples_of_it_that_parse() {
+        let root = Cli::command();
+        let mut seen = 0;
+        for below in root.get_subcommands() {
+            let path = format!("outboxd {}", below.get_name());
+            each_command(&path, below, &mut |path, command| {
+                let help = command.get_after_help().map(ToString::to_string);
+                let help = help.unwrap_or_else(|| panic!("{path} has no examples"));
+                let lines = help.strip_prefix("Examples:\n").expect("a heading").lines();
+                for line in lines {
+                    assert!(line.starts_with(&format!("  {path}")), "{path}: {line}");
+                    let parsed = Cli::try_parse_from(words(line.trim()));
+                    assert!(parsed.is_ok(), "{line}: {parsed:?}");
+                    seen += 1;
+                }
+            });
+        }
+        assert!(seen >= 50, "{seen} examples");
+    }
+
+    #[test]
+    fn each_command_has_a_page_of_its_own() {
+        each_command("", &Cli::command(), &mut |path, command| {
+            let path: Vec<String> = path.split_whitespace().map(str::to_owned).collect();
+            let page = pages::page(&path).expect("a page");
+            let name = [&["outboxd".to_owned()], &path[..]].concat().join("\\-");
+            assert!(
+                page.contains(&format!(".SH NAME\n{name}")),
+                "{name}:\n{page}"
+            );
+            assert_eq!(
+                page.contains("Examples"),
+                command.get_name() != "outboxd",
+                "{name}"
+            );
+        });
+        assert!(pages::page(&["nine".to_owned()]).is_err());
+    }
 }

@@ -63,7 +63,7 @@ pub fn pause(args: &PauseArgs) -> anyhow::Result<Exit> {
             let is_new = is_new.await?;
             session.commit().await?;
             if !is_new {
-                eprintln!("outboxd: {} was paused before", named(&opened.name, topic));
+                tell!("outboxd: {} was paused before", named(&opened.name, topic));
             }
         }
         opened.show(args.what.json).await
@@ -83,7 +83,7 @@ pub fn resume(args: &ResumeArgs) -> anyhow::Result<Exit> {
         let was_paused = pauses.resume(session, topic).await?;
         session.commit().await?;
         if !was_paused {
-            eprintln!("outboxd: {} was not paused", named(&opened.name, topic));
+            tell!("outboxd: {} was not paused", named(&opened.name, topic));
         }
         opened.show(args.what.json).await
     })

@@ -40,16 +40,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         anyhow::Ok(App::build(config)?.run(stop, until).await?)
     })?;
     for (outbox, rows) in &outcome.undecided {
-        eprintln!(
+        tell!(
             "outboxd: outbox \"{outbox}\": rows remain that wait for a decision: {rows} (see outboxd dead list and \
              outboxd pause --list)"
         );
     }
     for (outbox, rows) in &outcome.remaining {
-        eprintln!("outboxd: outbox \"{outbox}\": rows remain unpublished, the first of them:");
+        tell!("outboxd: outbox \"{outbox}\": rows remain unpublished, the first of them:");
         for row in rows {
             let (aggregate_type, event_type) = (&row.aggregate_type, &row.event_type);
-            eprintln!(
+            tell!(
                 "  {} {} {} {}",
                 row.id,
                 row.event_id,

@@ -84,7 +84,7 @@ async fn go_on(args: &StatusArgs, config: &Config, relay: Option<&str>) -> anyho
             Ok(report) if args.json => vec![serde_json::to_string(&report)?],
             Ok(report) => text::lines(&report),
             Err(error) => {
-                eprintln!("outboxd: {}", chain(&error));
+                tell!("outboxd: {}", chain(&error));
                 Vec::new()
             }
         };

@@ -65,18 +65,18 @@ async fn follow(args: &TailArgs, config: &Config) -> anyhow::Result<Exit> {
     let mut follower = Follower::at_the_end(&client, wanted)
         .await
         .with_context(context)?;
-    eprintln!("outboxd: following {}", listed(follower.topics()));
+    tell!("outboxd: following {}", listed(follower.topics()));
     let mut left = args.count;
     while left != Some(0) {
         let record = match follower.next().await.with_context(context)? {
             Next::Record(record) => record,
             Next::Topics(new) => {
                 let new = listed(new.iter().map(String::as_str).collect());
-                eprintln!("outboxd: following {new} from its beginning, too");
+                tell!("outboxd: following {new} from its beginning, too");
                 continue;
             }
             Next::Down => {
-                eprintln!("outboxd: no broker answers, waiting for one");
+                tell!("outboxd: no broker answers, waiting for one");
                 continue;
             }
         };

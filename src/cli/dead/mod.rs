@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Exit, arguments};
+use super::{ConfigArgs, Exit, arguments, examples};
 use crate::config::{Config, OutboxConfig};
 use crate::db::Session;
 use crate::db::dead_letters::{DeadLetters, Filter, Note};
@@ -31,15 +31,20 @@ pub struct DeadArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the parked rows
+    #[command(after_help = examples::DEAD_LIST)]
     List(ListArgs),
     /// Show one of them: why it is parked, and the row as it stands in its table
+    #[command(after_help = examples::DEAD_SHOW)]
     Show(ShowArgs),
     /// Have rows sent again, under their old ids
+    #[command(after_help = examples::DEAD_RETRY)]
     Retry(DecideArgs),
     /// Give rows up: they never go out, and are forgotten with the outbox's retention
+    #[command(after_help = examples::DEAD_DISCARD)]
     Discard(DecideArgs),
     /// Have the refused rows of a topic parked until Kafka takes one, though row after row is refused and the topic
     /// seems to blame
+    #[command(after_help = examples::DEAD_PARK)]
     Park(ParkArgs),
 }
 
@@ -211,7 +216,7 @@ fn is_confirmed(question: &str, instead: &str) -> anyhow::Result<bool> {
     stdin.lock().read_line(&mut answer)?;
     let is_confirmed = matches!(answer.trim(), "y" | "Y" | "yes");
     if !is_confirmed {
-        eprintln!("outboxd: nothing was decided");
+        tell!("outboxd: nothing was decided");
     }
     Ok(is_confirmed)
 }

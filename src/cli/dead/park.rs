@@ -68,7 +68,7 @@ pub async fn run(args: &ParkArgs) -> anyhow::Result<Exit> {
     let is_owned = opened.is_owned().await?;
     opened.session.commit().await?;
     if !is_new {
-        eprintln!("outboxd: that is so already");
+        tell!("outboxd: that is so already");
     }
     let mut out = std::io::stdout().lock();
     // A closed pipe (`| head`) is no failure, here and below.
@@ -124,7 +124,7 @@ async fn ensure_open(opened: &Opened, topic: &str) -> anyhow::Result<()> {
                 false => open.join(", "),
             }
         ),
-        None => eprintln!(
+        None => tell!(
             "outboxd: no relay says here whether the breaker is open; if it is not, the next row that Kafka takes ends \
              this"
         ),

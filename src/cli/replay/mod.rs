@@ -115,13 +115,13 @@ async fn replay(args: &ReplayArgs, config: &Config, outbox: &OutboxConfig) -> an
     let survey = tokio::select! {
         // Nothing was sent yet. The survey's connection is not used again.
         _ = stop.wait_for(|stop| *stop) => {
-            eprintln!("outboxd: interrupted, nothing was sent");
+            tell!("outboxd: interrupted, nothing was sent");
             return Ok(Exit::Unsettled);
         }
         survey = replay.survey(&wanted, args.consumer_retention) => survey.with_context(context)?,
     };
     for line in text::notes(outbox, &survey, args) {
-        eprintln!("outboxd: {line}");
+        tell!("outboxd: {line}");
     }
     let mut out = std::io::stdout();
     if args.dry_run {
@@ -150,7 +150,7 @@ async fn replay(args: &ReplayArgs, config: &Config, outbox: &OutboxConfig) -> an
         false => writeln!(out, "replayed {} of {} rows", sent.rows, survey.rows),
     };
     if let Some(failure) = &sent.failure {
-        eprintln!(
+        tell!(
             "outboxd: outbox \"{}\": the replay stopped: {failure}",
             outbox.name
         );
@@ -162,7 +162,7 @@ async fn replay(args: &ReplayArgs, config: &Config, outbox: &OutboxConfig) -> an
         });
     }
     let after = sent.settled.or(args.after);
-    eprintln!("outboxd: go on with: {}", text::go_on(args, outbox, after));
+    tell!("outboxd: go on with: {}", text::go_on(args, outbox, after));
     Ok(match sent.failure {
         Some(_) => Exit::Failure,
         None => Exit::Unsettled,
@@ -231,7 +231,7 @@ impl Progress {
             && told_at.elapsed() >= TELL_EVERY
         {
             *told_at = Instant::now();
-            eprintln!("outboxd: replayed {rows} of {} rows", self.rows);
+            tell!("outboxd: replayed {rows} of {} rows", self.rows);
         }
     }
 }
