@@ -1,6 +1,7 @@
 //! Postgres with TLS, certificates and passwords that change.
 
 mod certificates;
+mod planted;
 mod rotation;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
