@@ -287,7 +287,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
     joined
 }
 
-/// The known key that is at most a third of its letters away.
+/// The known key that is at most a third of its letters away, or one letter if it is shorter than three.
 fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     if key.len() > 64 {
         return None;
@@ -297,7 +297,7 @@ fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
         .iter()
         .copied()
         .min_by_key(|candidate| distance(candidate))?;
-    (distance(near) <= near.len().div_ceil(3).min(3)).then_some(near)
+    (distance(near) <= (near.len() / 3).clamp(1, 3)).then_some(near)
 }
 
 /// How many bytes must be inserted, deleted, replaced or swapped with their neighbour (the
