@@ -117,7 +117,7 @@ impl Stage {
                 parsed.unwrap_or_else(|error| panic!("{}: {error}", block.place));
             }
             other => panic!(
-                "{}: nobody runs {other:?}, and no unrun says why",
+                "{}: nobody runs {other:?}, and no unrun says why (see tests/documents/mod.rs)",
                 block.place
             ),
         }
