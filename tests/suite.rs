@@ -35,6 +35,7 @@ mod routing;
 mod run;
 mod scenario;
 mod schema;
+mod security;
 mod services;
 mod settle;
 mod status;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::outbox::Waiting;
 use super::topic::{self, Usage};
 use super::{Finding, Notebook};
-use crate::config::{Config, CreateTopicsConfig};
+use crate::config::{Config, CreateTopicsConfig, KafkaConfig};
 use crate::kafka::{Cluster, Describer, KafkaClient, KafkaSetupError};
 use crate::outage::chain;
 
@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Asks the cluster about every topic that is known.
 pub async fn probe(config: &Config, waiting: &[Waiting]) -> Vec<Finding> {
     let mut book = Notebook::of("kafka");
+    judge_security(&config.kafka, &mut book);
     let client = KafkaClient::new(&config.kafka);
     let uses = topic::uses(config, waiting);
     let names: Vec<String> = uses.keys().take(MAX_TOPICS).cloned().collect();
@@ -40,7 +41,7 @@ pub async fn probe(config: &Config, waiting: &[Waiting]) -> Vec<Finding> {
                 book.findings.extend(findings);
             }
         }
-        Err(error @ KafkaSetupError::Create(_)) => {
+        Err(error @ KafkaSetupError::Create { .. }) => {
             book.error(
                 "kafka-properties",
                 chain(&error),
@@ -57,6 +58,36 @@ pub async fn probe(config: &Config, waiting: &[Waiting]) -> Vec<Finding> {
         ),
     }
     book.findings
+}
+
+/// What takes away from the protection that the security properties seem to give.
+fn judge_security(kafka: &KafkaConfig, book: &mut Notebook) {
+    let set = |name| kafka.properties.get(name).unwrap_or_default();
+    let is = |name, value: &str| set(name).eq_ignore_ascii_case(value);
+    for (name, value) in [
+        ("enable.ssl.certificate.verification", "false"),
+        ("ssl.endpoint.identification.algorithm", "none"),
+    ] {
+        if is(name, value) {
+            book.warning(
+                "kafka-security",
+                format!("{name} is {value}: anybody could be the broker"),
+                "remove it, and name the authority of the brokers' certificates as ssl.ca.location",
+            );
+        }
+    }
+    let is_local = |server: &str| {
+        ["127.", "localhost:", "[::1]:"]
+            .iter()
+            .any(|local| server.starts_with(local))
+    };
+    if is("security.protocol", "sasl_plaintext") && !kafka.bootstrap_servers.iter().all(is_local) {
+        book.warning(
+            "kafka-security",
+            "security.protocol is sasl_plaintext: whoever listens on the network sees what the client logs in with",
+            "use sasl_ssl",
+        );
+    }
 }
 
 async fn ask(client: &KafkaClient, topics: Vec<String>) -> Result<Cluster, KafkaSetupError> {

@@ -20,6 +20,7 @@ mod print;
 mod properties;
 mod read;
 mod secret;
+mod security;
 mod sources;
 mod template;
 mod templates;

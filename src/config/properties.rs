@@ -10,6 +10,7 @@ use figment::value::Value as Tree;
 use super::{
     error::ConfigError,
     read::{Report, Section, join, kind, text_of},
+    security,
     url::REDACTED,
 };
 
@@ -65,6 +66,8 @@ const VERSIONS: &str = "headers and idempotence need the versions that the broke
 const LOG: &str = "outboxd takes the client's log over and filters it by [log] level";
 const CODE: &str = "it can only be set from code";
 const MOCK: &str = "a mock broker acknowledges events that no real broker has";
+const KERBEROS: &str = "Kerberos is not built";
+const UNSIGNED: &str = "a token that nobody has signed proves nothing";
 const PLUGIN: &str = "a plugin can change any property that the promise depends on";
 
 /// The properties that are refused, every alias included, each with its reason.
@@ -135,6 +138,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("api.version.fallback.ms", VERSIONS),
     ("broker.version.fallback", VERSIONS),
     ("builtin.features", "it describes how the client was built"),
+    ("sasl.kerberos.service.name", KERBEROS),
+    ("sasl.kerberos.principal", KERBEROS),
+    ("sasl.kerberos.kinit.cmd", KERBEROS),
+    ("sasl.kerberos.keytab", KERBEROS),
+    ("sasl.kerberos.min.time.before.relogin", KERBEROS),
+    ("enable.sasl.oauthbearer.unsecure.jwt", UNSIGNED),
     ("test.mock.num.brokers", MOCK),
     ("test.mock.broker.rtt", MOCK),
     ("ut_handle_ProduceResponse", CODE),
@@ -193,7 +202,6 @@ fn is_secret(name: &str, value: &str) -> bool {
         "key.pem",
         "oauthbearer.config",
         "jaas",
-        "kinit.cmd",
     ];
     telling.iter().any(|word| name.contains(word))
         || value.contains("PRIVATE KEY")
@@ -263,6 +271,9 @@ pub(super) fn read(section: Section, report: &mut Report) -> Option<KafkaPropert
         properties.insert(name, text);
     }
     check_aliases(report, &path, &properties);
+    if report.errors.len() == before {
+        security::check(report, &path, &properties);
+    }
     (report.errors.len() == before).then_some(KafkaProperties(properties))
 }
 

@@ -38,7 +38,7 @@ macro_rules! choices {
     )+};
 }
 
-fn one_of(words: &[&str]) -> String {
+pub(super) fn one_of(words: &[&str]) -> String {
     format!(
         "must be {}",
         words

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::ClientRules;
+use super::causes::{Causes, News};
+use super::{ClientRules, tls};
 use crate::config::KafkaConfig;
 use crate::outage::{Outage, ServiceState};
 
@@ -23,7 +24,10 @@ impl KafkaClient {
     pub fn new(config: &KafkaConfig) -> KafkaClient {
         KafkaClient {
             config: config.clone(),
-            health: Arc::new(ClusterHealth::default()),
+            health: Arc::new(ClusterHealth {
+                outage: Outage::new("kafka"),
+                causes: Causes::new(&base(config, &[])),
+            }),
         }
     }
 
@@ -60,63 +64,62 @@ impl KafkaClient {
 
     /// The properties that all clients share: ours as defaults, then the configured ones.
     pub(crate) fn base(&self, ours: &[(&str, &str)]) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("client.id", "outboxd")
-            // librdkafka waits up to 10 s between two attempts; a broker that is back is wanted sooner.
-            .set("reconnect.backoff.max.ms", "2000");
-        for (name, value) in ours {
-            config.set(*name, *value);
-        }
-        for (name, value) in self.config.properties.expose() {
-            config.set(name, value);
-        }
-        config.set(
-            "bootstrap.servers",
-            self.config.bootstrap_servers.to_string(),
-        );
-        config.set("allow.auto.create.topics", "false");
-        config
+        base(&self.config, ours)
     }
+}
+
+fn base(kafka: &KafkaConfig, ours: &[(&str, &str)]) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", "outboxd")
+        // librdkafka waits up to 10 s between two attempts; a broker that is back is wanted sooner.
+        .set("reconnect.backoff.max.ms", "2000");
+    for (name, value) in ours {
+        config.set(*name, *value);
+    }
+    for (name, value) in kafka.properties.expose() {
+        config.set(name, value);
+    }
+    config.set("bootstrap.servers", kafka.bootstrap_servers.to_string());
+    config.set("allow.auto.create.topics", "false");
+    tls::trust_the_system(&mut config);
+    config
 }
 
 /// Whether the cluster answers, as the clients of one process see it together.
 #[derive(Debug)]
-pub struct ClusterHealth(Outage);
-
-impl Default for ClusterHealth {
-    fn default() -> Self {
-        ClusterHealth(Outage::new("kafka"))
-    }
+pub struct ClusterHealth {
+    outage: Outage,
+    causes: Causes,
 }
 
 impl ClusterHealth {
     /// No broker can be reached.
     pub fn is_down(&self) -> bool {
-        self.0.is_down()
+        self.outage.is_down()
     }
 
     pub fn state(&self) -> ServiceState {
-        self.0.state()
+        self.outage.state()
     }
 
     /// A broker answered.
     pub(super) fn note_up(&self) {
-        self.0.note_up();
+        self.outage.note_up();
     }
 
     /// An error that a client reports outside of any message.
     pub(super) fn note_error(&self, error: &KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.0.note_down(reason),
-            // The reaction is the lane's, when the messages come back.
-            Some(RDKafkaErrorCode::Fatal) => {
-                tracing::warn!(error.reason = reason, "a kafka producer gave up");
-            }
-            // Single connections come and go; librdkafka makes new ones.
-            _ => {
-                tracing::debug!(error.message = %error, error.reason = reason, "kafka client error")
-            }
+        // The reaction is the lane's, when the messages come back.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            tracing::warn!(error.reason = reason, "a kafka producer gave up");
+            return;
+        }
+        match self.causes.take_in(error, reason) {
+            News::Down(cause) => self.outage.note_down(&cause),
+            News::Refused(cause) => self.outage.note_cause(&cause),
+            // librdkafka makes new connections.
+            News::Passing => {}
         }
     }
 }

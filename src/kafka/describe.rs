@@ -1,7 +1,7 @@
 //! What a cluster says of itself and its topics, for `outboxd check`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -14,7 +14,7 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::{
-    KafkaClient, KafkaSetupError, REQUEST_TIMEOUT, TopicRetention, TopicRules, forward_log,
+    Causes, KafkaClient, KafkaSetupError, REQUEST_TIMEOUT, TopicRetention, TopicRules, forward_log,
     retention,
 };
 
@@ -87,9 +87,8 @@ pub struct Describer {
 type Found = BTreeMap<String, Result<(usize, usize), RDKafkaErrorCode>>;
 
 /// Keeps what the client last said went wrong: the errors of its questions only say that nobody answered.
-#[derive(Default)]
 struct Context {
-    reason: Mutex<Option<String>>,
+    causes: Causes,
 }
 
 impl ClientContext for Context {
@@ -98,11 +97,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // "All brokers are down" follows the reason, and is none.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            let mut last = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = Some(reason.to_owned());
-        }
+        self.causes.take_in(&error, reason);
     }
 }
 
@@ -117,10 +112,12 @@ impl Describer {
     /// When librdkafka refuses a property.
     pub fn new(client: &KafkaClient) -> Result<Describer, KafkaSetupError> {
         let config = client.base(&[]);
-        let asker = config.create_with_context(Context::default());
+        let asker = config.create_with_context(Context {
+            causes: Causes::new(&config),
+        });
         Ok(Describer {
-            admin: config.create().map_err(KafkaSetupError::Create)?,
-            asker: Arc::new(Asker(asker.map_err(KafkaSetupError::Create)?)),
+            admin: config.create().map_err(KafkaSetupError::create(&config))?,
+            asker: Arc::new(Asker(asker.map_err(KafkaSetupError::create(&config))?)),
         })
     }
 
@@ -206,8 +203,7 @@ impl Asker {
         answer.map_err(|error| {
             // Has the client tell what happened meanwhile.
             self.0.poll(EVENTS);
-            let last = self.0.context().reason.lock();
-            let last = last.unwrap_or_else(PoisonError::into_inner).clone();
+            let last = self.0.context().causes.find();
             let reason = last.unwrap_or_else(|| error.to_string());
             KafkaSetupError::Unreachable { reason }
         })

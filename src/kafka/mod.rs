@@ -1,6 +1,7 @@
 //! Kafka: the supervised producers of a lane, what their errors mean to the librdkafka side, and the
 //! topics a lane may use.
 
+mod causes;
 #[cfg(feature = "relay")]
 mod client;
 #[cfg(feature = "relay")]
@@ -13,9 +14,12 @@ mod producer;
 mod retention;
 #[cfg(feature = "relay")]
 mod rules;
+mod tls;
 #[cfg(feature = "relay")]
 mod topics;
+mod verdict;
 
+pub(crate) use causes::{Causes, News};
 #[cfg(feature = "relay")]
 pub use client::{ClusterHealth, KafkaClient};
 #[cfg(feature = "relay")]
@@ -26,14 +30,15 @@ pub use producer::{Producer, ProducerSizes, Report, Reports, SendError, Sharing}
 pub use retention::{TopicRetention, topic_retention};
 #[cfg(feature = "relay")]
 pub use rules::{ClientRules, TopicRules};
+pub(crate) use tls::trust_the_system;
 #[cfg(feature = "relay")]
 pub use topics::{REQUEST_TIMEOUT, TopicStatus, Topics};
 
 /// Why something could not be set up with Kafka.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaSetupError {
-    #[error("creating a kafka client")]
-    Create(#[source] rdkafka::error::KafkaError),
+    #[error("creating a kafka client: {reason}")]
+    Create { reason: String },
     #[error("asking for the metadata of topic \"{topic}\"")]
     Metadata {
         topic: String,
@@ -46,4 +51,16 @@ pub enum KafkaSetupError {
     CreateTopic { topic: String, reason: String },
     #[error("asking how long topics keep their records ({topics}): {reason}")]
     Retention { topics: String, reason: String },
+}
+
+impl KafkaSetupError {
+    /// librdkafka refuses what a client is to be made of.
+    #[cfg(feature = "relay")]
+    fn create(
+        config: &rdkafka::ClientConfig,
+    ) -> impl Fn(rdkafka::error::KafkaError) -> KafkaSetupError {
+        |error| KafkaSetupError::Create {
+            reason: tls::refusal(config, &error),
+        }
+    }
 }

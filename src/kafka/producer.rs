@@ -189,7 +189,8 @@ impl Producer {
             health: Arc::clone(&client.health),
             sharing,
         };
-        let inner = PolledProducer::new(&config, context).map_err(KafkaSetupError::Create)?;
+        let inner =
+            PolledProducer::new(&config, context).map_err(KafkaSetupError::create(&config))?;
         Ok(Producer { inner })
     }
 

@@ -69,8 +69,9 @@ impl Topics {
         let context = Context {
             health: Arc::clone(&client.health),
         };
-        let admin = AdminClient::from_config_and_context(&client.base(&[]), context)
-            .map_err(KafkaSetupError::Create)?;
+        let config = client.base(&[]);
+        let admin = AdminClient::from_config_and_context(&config, context)
+            .map_err(KafkaSetupError::create(&config))?;
         Ok(Topics {
             admin: Arc::new(admin),
             create: client.config.create_topics.clone(),

@@ -15,7 +15,11 @@ const CHECK: [&str; 5] = [
 #[test]
 fn the_effective_configuration_is_printed_with_origins_and_without_secrets() {
     let mut check = command(&CHECK);
-    check.env("OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2");
+    check.env("OUTBOXD_KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl");
+    check.env(
+        "OUTBOXD_KAFKA__PROPERTIES__SSL_KEYSTORE_PASSWORD",
+        "hunter2",
+    );
     check.env("OUTBOXD_OUTBOX__ORDERS__POLL_INTERVAL", "50ms");
     let text = succeeds(&check.output().expect("running outboxd"));
     assert!(!text.contains("hunter2"), "{text}");
@@ -25,8 +29,8 @@ fn the_effective_configuration_is_printed_with_origins_and_without_secrets() {
             "# the command line",
         ),
         (
-            "\"sasl.password\" = \"<redacted>\"",
-            "# OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD",
+            "\"ssl.keystore.password\" = \"<redacted>\"",
+            "# OUTBOXD_KAFKA__PROPERTIES__SSL_KEYSTORE_PASSWORD",
         ),
         (
             "poll_interval = \"50ms\"",

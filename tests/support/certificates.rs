@@ -19,6 +19,8 @@ pub struct Authority {
 pub struct Certified {
     pub certificate: String,
     pub key: String,
+    /// Both in one file, as Kafka wants them.
+    pub both: String,
 }
 
 impl Authority {
@@ -55,12 +57,14 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let (certificate, key) = (certificate.pem(), key.serialize_pem());
         Certified {
+            both: self.write(&format!("{name}.both.pem"), &format!("{key}{certificate}")),
             certificate: self.write(&format!("{name}.pem"), &certificate),
             key: self.write(&format!("{name}.key.pem"), &key),
         }
     }
 
-    fn write(&self, name: &str, content: &str) -> String {
+    /// Another file in the folder.
+    pub fn write(&self, name: &str, content: &str) -> String {
         self.folder.write(name, content).expect(name);
         self.path(name)
     }

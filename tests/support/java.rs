@@ -42,9 +42,15 @@ impl Java {
     /// Java with a small heap and a collector that takes no threads from the tests. [`LOGGING`] must be in
     /// the sandbox.
     pub fn command(&self, sandbox: &Sandbox, class: &str) -> Command {
+        self.command_with(sandbox, class, &[])
+    }
+
+    /// The same with more options of Java.
+    pub fn command_with(&self, sandbox: &Sandbox, class: &str, options: &[String]) -> Command {
         let mut command = sandbox.command(&self.java);
         command
             .args(["-Xmx512m", "-XX:+UseSerialGC", "-cp", &self.class_path])
+            .args(options)
             .arg(format!("-Dlog4j2.configurationFile={}", LOGGING.0))
             .arg(class);
         command

@@ -53,6 +53,18 @@ pub struct LocalKafka {
     /// The number in its cluster; the first is the controller, too.
     node: usize,
     controller: u16,
+    java_options: Vec<String>,
+}
+
+/// How a broker differs from the usual one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup<'a> {
+    /// For `server.properties`.
+    pub properties: &'a [(&'a str, &'a str)],
+    /// Arguments for the formatting of its storage.
+    pub format: &'a [&'a str],
+    /// Options of Java.
+    pub java: &'a [&'a str],
 }
 
 impl LocalKafka {
@@ -63,15 +75,27 @@ impl LocalKafka {
     /// A killed broker is let in again when its old session has expired: after 3 s here, instead of
     /// Kafka's 9, at the risk that a machine which stalls for longer fences it.
     pub async fn start(properties: &[(&str, &str)]) -> Result<Self> {
+        let setup = Setup {
+            properties,
+            ..Setup::default()
+        };
+        Self::start_as(setup).await
+    }
+
+    /// As [`LocalKafka::start`], with more that differs.
+    pub async fn start_as(setup: Setup<'_>) -> Result<Self> {
         let controller = free_port().context("finding a port for a local Kafka")?;
-        Self::start_node(1, controller, properties).await
+        Self::start_node(1, controller, setup).await
     }
 
     /// Starts a cluster of so many brokers, and waits until all of them belong to it.
     pub async fn start_cluster(brokers: usize) -> Result<Vec<Self>> {
         let controller = free_port().context("finding a port for a local Kafka")?;
-        let patient = [("broker.session.timeout.ms", "30000")];
-        let nodes = (1..=brokers).map(|node| Self::start_node(node, controller, &patient));
+        let patient = Setup {
+            properties: &[("broker.session.timeout.ms", "30000")],
+            ..Setup::default()
+        };
+        let nodes = (1..=brokers).map(|node| Self::start_node(node, controller, patient));
         let cluster = futures_util::future::try_join_all(nodes).await?;
         let deadline = Instant::now() + START_PATIENCE;
         while known_brokers(cluster[0].bootstrap()).await < brokers {
@@ -83,7 +107,7 @@ impl LocalKafka {
         Ok(cluster)
     }
 
-    async fn start_node(node: usize, controller: u16, properties: &[(&str, &str)]) -> Result<Self> {
+    async fn start_node(node: usize, controller: u16, setup: Setup<'_>) -> Result<Self> {
         let mut broker = Self {
             java: Java::of(&format!("kafka-{KAFKA_VERSION}"), "kafka-pom.xml")
                 .await
@@ -93,11 +117,12 @@ impl LocalKafka {
             port: free_port().context("finding a port for a local Kafka")?,
             node,
             controller,
+            java_options: setup.java.iter().map(|&option| option.into()).collect(),
         };
         broker
-            .configure(properties)
+            .configure(setup.properties)
             .context("configuring a local Kafka")?;
-        broker.format().await?;
+        broker.format(setup.format).await?;
         broker.start_again().await?;
         Ok(broker)
     }
@@ -141,7 +166,10 @@ impl LocalKafka {
     /// Starts a stopped or killed broker, on its port and its data; returns when it answers.
     pub async fn start_again(&mut self) -> Result<()> {
         if self.sandbox.pid().is_none() {
-            let mut command = self.java.command(&self.sandbox, "kafka.Kafka");
+            let options = &self.java_options;
+            let mut command = self
+                .java
+                .command_with(&self.sandbox, "kafka.Kafka", options);
             command.arg(PROPERTIES);
             self.sandbox.run(command, LOG).context("starting Kafka")?;
         }
@@ -226,11 +254,11 @@ impl LocalKafka {
         Ok(())
     }
 
-    async fn format(&mut self) -> Result<()> {
+    async fn format(&mut self, arguments: &[&str]) -> Result<()> {
         let mut command = self.java.command(&self.sandbox, "kafka.tools.StorageTool");
         // A cluster id is 16 bytes in Base64; every cluster here may have the same.
         command.args(["format", "--cluster-id", "b3V0Ym94ZC10ZXN0cy0xMg"]);
-        command.args(["--config", PROPERTIES]);
+        command.args(["--config", PROPERTIES]).args(arguments);
         let formatted = self.sandbox.prepare(command, LOG, START_PATIENCE).await;
         let status = formatted.context("formatting the storage of a local Kafka")?;
         ensure!(

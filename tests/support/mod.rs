@@ -16,6 +16,7 @@ pub mod kafka;
 pub mod pgbouncer;
 mod provider;
 pub mod relay;
+pub mod secured;
 pub mod services;
 
 use std::path::PathBuf;

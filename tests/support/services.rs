@@ -18,6 +18,7 @@ use super::docker::{self, Container};
 use super::java;
 use super::kafka::LocalKafka;
 use super::provider::{Offer, Provider, choose, docker_answers, variable};
+use super::secured::SecuredKafka;
 use super::unique;
 
 /// What every test server of ours is started with: two-phase commits allowed, and connections
@@ -55,6 +56,12 @@ pub async fn kafka() -> &'static KafkaServer {
 pub async fn kafka_cluster() -> &'static [LocalKafka] {
     static CLUSTER: Shared<Vec<LocalKafka>> = Shared::new();
     shared(&CLUSTER, || LocalKafka::start_cluster(3)).await
+}
+
+/// The broker with a listener for each way to connect and to log in; no test stops it.
+pub async fn secured_kafka() -> &'static SecuredKafka {
+    static SERVER: Shared<SecuredKafka> = Shared::new();
+    shared(&SERVER, SecuredKafka::start).await
 }
 
 /// A PostgreSQL of the test's own, to stop and to crash.

@@ -5,6 +5,10 @@ use std::time::Duration;
 use super::{BROKERS, TempFile, URL, load_all, messages, valid};
 use crate::config::{Config, KafkaProperties, OnSent, Pooler, Retention, Sources};
 
+/// Where somebody logs in, up to the name and the password.
+const LOGIN: &str =
+    "[kafka.properties]\n'security.protocol' = 'SASL_SSL'\n'sasl.mechanism' = 'PLAIN'\n";
+
 fn lease(config: &Config) -> u64 {
     config.relay.lease.as_secs()
 }
@@ -96,13 +100,12 @@ fn a_named_file_must_exist() {
 #[test]
 fn text_stays_as_it_was_written() {
     let config = valid(
-        "[kafka.properties]\n'sasl.username' = 123456\n'ssl.key.password' = 2026-01-31\n'client.id' = 1.0",
+        &format!(
+            "{LOGIN}'sasl.username' = 123456\n'ssl.key.password' = 2026-01-31\n'client.id' = 1.0"
+        ),
         &[
             ("OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD", "0123"),
-            (
-                "OUTBOXD_KAFKA__PROPERTIES__SASL_KERBEROS_PRINCIPAL",
-                "[1, 2]",
-            ),
+            ("OUTBOXD_KAFKA__PROPERTIES__CLIENT_RACK", "[1, 2]"),
             ("OUTBOXD_OUTBOX__DEFAULT__SOURCE", "007"),
         ],
     );
@@ -111,7 +114,7 @@ fn text_stays_as_it_was_written() {
     assert_eq!(property("ssl.key.password"), Some("2026-01-31"));
     assert_eq!(property("client.id"), Some("1.0"));
     assert_eq!(property("sasl.password"), Some("0123"));
-    assert_eq!(property("sasl.kerberos.principal"), Some("[1, 2]"));
+    assert_eq!(property("client.rack"), Some("[1, 2]"));
     assert_eq!(config.outboxes["default"].source, "007");
 }
 
@@ -171,10 +174,10 @@ fn a_secret_can_come_from_a_file() {
         let name = file.name();
         let config = valid(
             "",
-            &[("OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE", &name)],
+            &[("OUTBOXD_KAFKA__PROPERTIES__CLIENT_RACK_FILE", &name)],
         );
         assert_eq!(
-            config.kafka.properties.get("sasl.password"),
+            config.kafka.properties.get("client.rack"),
             Some(expected),
             "{content:?}"
         );
@@ -215,7 +218,8 @@ fn a_secret_that_is_no_text_is_an_error() {
 #[test]
 fn a_property_that_is_itself_a_file_is_not_read() {
     let variable = "OUTBOXD_KAFKA__PROPERTIES__SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_FILE";
-    let config = valid("", &[(variable, "/run/key.pem")]);
+    let login = format!("{LOGIN}'sasl.username' = 'u'\n'sasl.password' = 'p'");
+    let config = valid(&login, &[(variable, "/run/key.pem")]);
     let property = config
         .kafka
         .properties

@@ -29,6 +29,7 @@ fn each_value_names_the_layer_it_is_from() {
     let secret = TempFile::new("hunter2");
     let file = TempFile::new(
         "[relay]\nlease = '11s'\n[kafka.properties]\nlinger.ms = 5\n'client.id' = 'x'\n\
+         'security.protocol' = 'ssl'\n\
          [outbox.o]\npreset = 'debezium'\nsource = 'shop'\ntable = 'events'\n\
          [outbox.o.topics]\n'order.placed' = 'orders'",
     );
@@ -37,7 +38,7 @@ fn each_value_names_the_layer_it_is_from() {
         BROKERS,
         ("OUTBOXD_KAFKA__PROPERTIES__LINGER_MS", "7"),
         (
-            "OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE",
+            "OUTBOXD_KAFKA__PROPERTIES__SSL_KEYSTORE_PASSWORD_FILE",
             &secret.name(),
         ),
         ("OUTBOXD_OUTBOX__O__BATCH_ROWS", "100"),
@@ -55,9 +56,9 @@ fn each_value_names_the_layer_it_is_from() {
         ),
         ("kafka.properties.client.id", in_file.clone()),
         (
-            "kafka.properties.sasl.password",
+            "kafka.properties.ssl.keystore.password",
             Origin::VariableFile(SecretFile {
-                variable: "OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE".to_owned(),
+                variable: "OUTBOXD_KAFKA__PROPERTIES__SSL_KEYSTORE_PASSWORD_FILE".to_owned(),
                 path: secret.name().into(),
             }),
         ),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
 
+use crate::kafka::trust_the_system;
+
 /// The consumer's properties that the promise depends on.
 const FIXED: [(&str, &str); 3] = [
     ("enable.auto.commit", "false"),
@@ -65,6 +67,7 @@ impl Properties {
                 config.set(name, value);
             }
         }
+        trust_the_system(&mut config);
         config
     }
 

@@ -3,6 +3,7 @@
 mod mapping;
 mod outboxes;
 mod sections;
+mod security;
 mod shape;
 mod templates;
 
@@ -20,6 +21,7 @@ fn every_broken_rule_has_its_message() {
     let cases = [
         shape::CASES,
         sections::CASES,
+        security::CASES,
         outboxes::CASES,
         mapping::CASES,
         templates::CASES,

@@ -128,22 +128,22 @@ pub(super) const CASES: &[Case] = &[
     (
         "",
         &[
-            ("OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"),
-            ("OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE", "/x"),
+            ("OUTBOXD_KAFKA__PROPERTIES__CLIENT_RACK", "hunter2"),
+            ("OUTBOXD_KAFKA__PROPERTIES__CLIENT_RACK_FILE", "/x"),
         ],
         &[
-            "kafka.properties.sasl.password: OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD and OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE are both set, set only one",
+            "kafka.properties.client.rack: OUTBOXD_KAFKA__PROPERTIES__CLIENT_RACK and OUTBOXD_KAFKA__PROPERTIES__CLIENT_RACK_FILE are both set, set only one",
         ],
     ),
     // Files.
     (
         "",
         &[(
-            "OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE",
+            "OUTBOXD_KAFKA__PROPERTIES__CLIENT_RACK_FILE",
             "/nowhere/password",
         )],
         &[
-            "OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE: reading \"/nowhere/password\": No such file or directory (os error 2)",
+            "OUTBOXD_KAFKA__PROPERTIES__CLIENT_RACK_FILE: reading \"/nowhere/password\": No such file or directory (os error 2)",
         ],
     ),
     (

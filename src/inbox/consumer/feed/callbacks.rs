@@ -12,7 +12,7 @@ use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::{Arrival, Named};
-use crate::kafka::forward_log;
+use crate::kafka::{Causes, News, forward_log};
 use crate::outage::Outage;
 
 /// What librdkafka calls back.
@@ -20,6 +20,7 @@ pub struct Context {
     arrivals: mpsc::Sender<Arrival>,
     /// How long a rebalance waits for what is at work.
     patience: Duration,
+    causes: Causes,
     shared: Shared,
 }
 
@@ -78,11 +79,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.shared.kafka.note_down(reason),
-            _ => {
-                tracing::debug!(error.message = %error, error.reason = reason, "kafka client error")
-            }
+        match self.causes.take_in(&error, reason) {
+            News::Down(cause) => self.shared.kafka.note_down(&cause),
+            News::Refused(cause) => self.shared.kafka.note_cause(&cause),
+            News::Passing => {}
         }
     }
 
@@ -149,10 +149,11 @@ impl ConsumerContext for Context {
 }
 
 impl Context {
-    pub fn new(arrivals: mpsc::Sender<Arrival>, patience: Duration) -> Context {
+    pub fn new(arrivals: mpsc::Sender<Arrival>, patience: Duration, causes: Causes) -> Context {
         Context {
             arrivals,
             patience,
+            causes,
             shared: Shared {
                 seen: Mutex::default(),
                 commit_failed: AtomicBool::new(false),

@@ -15,6 +15,7 @@ use rdkafka::{ClientConfig, Message as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::Record;
+use crate::kafka::Causes;
 use crate::outage::Retry;
 use callbacks::{Context, Shared, list, press};
 
@@ -81,7 +82,7 @@ impl Feed {
         patience: Duration,
     ) -> Result<Feed, KafkaError> {
         let (sender, arrivals) = mpsc::channel(CHANNEL);
-        let context = Context::new(sender.clone(), patience);
+        let context = Context::new(sender.clone(), patience, Causes::new(config));
         let client = Arc::new(BaseConsumer::from_config_and_context(config, context)?);
         client.subscribe(topics)?;
         let end = End(Arc::default());

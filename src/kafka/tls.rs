@@ -1,0 +1,126 @@
+//! Whom a client trusts, and the files that it is given.
+
+use rdkafka::ClientConfig;
+#[cfg(feature = "relay")]
+use rdkafka::error::KafkaError;
+
+/// OpenSSL's own variables for what the system trusts.
+const STORE: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// Properties with which the client shows a certificate of its own.
+pub(super) const CERTIFICATE: [&str; 3] = [
+    "ssl.certificate.location",
+    "ssl.certificate.pem",
+    "ssl.keystore.location",
+];
+
+/// Properties that name a file.
+#[cfg(feature = "relay")]
+const FILES: [&str; 5] = [
+    "ssl.ca.location",
+    "ssl.crl.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+];
+
+/// Properties that say whom to trust.
+const TRUST: [&str; 2] = ["ssl.ca.location", "ssl.ca.pem"];
+
+/// Whether connections are encrypted.
+pub(crate) fn is_used(config: &ClientConfig) -> bool {
+    let protocol = config.get("security.protocol").unwrap_or_default();
+    protocol.to_ascii_lowercase().ends_with("ssl")
+}
+
+/// Has a client trust what the system trusts, unless it was told whom. OpenSSL is built for no system in particular and
+/// does not know where its certificates are; librdkafka looks in the usual places, but not at the variables.
+pub(crate) fn trust_the_system(config: &mut ClientConfig) {
+    let is_in_variables = STORE.iter().any(|name| std::env::var_os(name).is_some());
+    if !is_in_variables {
+        probe(config);
+    }
+}
+
+fn probe(config: &mut ClientConfig) {
+    let is_told = TRUST.iter().any(|name| config.get(name).is_some());
+    if is_used(config) && !is_told {
+        config.set("ssl.ca.location", "probe");
+    }
+}
+
+/// Why a client cannot be made. librdkafka does not name a file that it cannot read.
+#[cfg(feature = "relay")]
+pub(crate) fn refusal(config: &ClientConfig, error: &KafkaError) -> String {
+    let unreadable = FILES.iter().find_map(|name| {
+        let file = config.get(name).filter(|file| *file != "probe")?;
+        let found = match std::path::Path::new(file).is_dir() {
+            true => std::fs::read_dir(file).err(),
+            false => std::fs::File::open(file).err(),
+        };
+        Some(format!(
+            "kafka.properties.{name}: must be a file that can be read, is {file:?}: {}",
+            found?
+        ))
+    });
+    unreadable.unwrap_or_else(|| match error {
+        KafkaError::ClientCreation(text) => without_number(text),
+        other => other.to_string(),
+    })
+}
+
+/// OpenSSL's texts begin with a number: `ssl.key.location failed: error:05800074:x509 certificate routines::…`.
+#[cfg(feature = "relay")]
+fn without_number(text: &str) -> String {
+    match text.split_once("error:") {
+        Some((what, said)) => {
+            let (_, said) = said.split_once(':').unwrap_or(("", said));
+            format!("{what}{}", said.replace("::", ": "))
+        }
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(all(test, feature = "relay"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let mut config = ClientConfig::new();
+        config.set("ssl.ca.location", "/nowhere/ca.pem");
+        let error = KafkaError::ClientCreation(
+            "ssl.ca.location failed: error:05880020:x509 certificate routines::BIO lib".to_owned(),
+        );
+        assert_eq!(
+            refusal(&config, &error),
+            "kafka.properties.ssl.ca.location: must be a file that can be read, is \"/nowhere/ca.pem\": No such file or directory (os error 2)"
+        );
+        assert_eq!(
+            refusal(&ClientConfig::new(), &error),
+            "ssl.ca.location failed: x509 certificate routines: BIO lib"
+        );
+    }
+
+    #[test]
+    fn the_system_is_trusted_where_nobody_else_is_named() {
+        let trusts = |properties: &[(&str, &str)]| {
+            let mut config = ClientConfig::new();
+            for (name, value) in properties {
+                config.set(*name, *value);
+            }
+            probe(&mut config);
+            config.get("ssl.ca.location").map(str::to_owned)
+        };
+        assert_eq!(trusts(&[]), None);
+        assert_eq!(
+            trusts(&[("security.protocol", "SSL")]).as_deref(),
+            Some("probe")
+        );
+        let told = [
+            ("security.protocol", "sasl_ssl"),
+            ("ssl.ca.location", "/ca.pem"),
+        ];
+        assert_eq!(trusts(&told).as_deref(), Some("/ca.pem"));
+    }
+}

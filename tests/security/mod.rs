@@ -1,0 +1,3 @@
+//! Connections that are encrypted, and those that are refused.
+
+mod kafka;
