@@ -175,6 +175,10 @@ async fn decide(args: &DecideArgs, decision: Decision) -> anyhow::Result<()> {
 impl Which {
     async fn open(&self) -> anyhow::Result<(Dlq, PgConnection)> {
         let config = self.config.load()?;
+        anyhow::ensure!(
+            config.kafka.oauth.is_none(),
+            "dead letters cannot be reached with sasl.mechanism OAUTHBEARER yet: give this command another way to log in"
+        );
         let kafka = KafkaClient::new(&config.kafka).base(&[]);
         let schema = config.postgres.schema.as_str();
         let dlq = Dlq::new(

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 use figment::{Profile, Provider as _, value::Value as Tree};
 
 use super::{
-    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, LogConfig, OtlpConfig,
-    Pooler, PostgresConfig, PostgresUrl, RelayConfig, Sources,
+    AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, KafkaProperties, LogConfig,
+    OtlpConfig, Pooler, PostgresConfig, PostgresUrl, RelayConfig, Sources,
     error::{ConfigError, ConfigErrors},
     names::Identifier,
+    oauth,
     origin::Origins,
     outboxes::{Database, Outboxes},
     properties,
@@ -82,6 +83,10 @@ impl Loaded {
         })?;
         config.postgres.url_file = origins.file_of("postgres", "url");
         config.postgres.direct_url_file = origins.file_of("postgres", "direct_url");
+        if let Some(oauth) = &mut config.kafka.oauth {
+            let file = origins.file_of("kafka.oauth", "client_secret");
+            oauth.client_secret.keep_in(file);
+        }
         for (name, outbox) in &config.outboxes {
             if let Some(preset) = outbox.preset {
                 origins.note_preset(name, preset);
@@ -158,11 +163,14 @@ fn read_kafka(mut section: Section, report: &mut Report) -> Option<KafkaConfig> 
     let bootstrap_servers = section.required(report, "bootstrap_servers");
     let create_topics = read_create_topics(section.table("create_topics"), report);
     let properties = properties::read(section.table("properties"), report);
+    let needs_tokens = properties.as_ref().map(KafkaProperties::need_tokens);
+    let oauth = oauth::read(section.table("oauth"), needs_tokens, report);
     section.finish(report);
     Some(KafkaConfig {
         bootstrap_servers: bootstrap_servers?,
         create_topics: create_topics?,
         properties: properties?,
+        oauth: oauth?,
     })
 }
 

@@ -13,6 +13,7 @@ mod load;
 mod mapping;
 mod named;
 mod names;
+mod oauth;
 mod origin;
 mod outboxes;
 mod preset;
@@ -47,10 +48,11 @@ pub use load::Loaded;
 pub use mapping::{Columns, Mapping, SentColumn, SentValues};
 pub use named::NamedTemplates;
 pub use names::{Identifier, Name, TableName};
+pub use oauth::{OAuthConfig, TokenUrl};
 pub use origin::Origin;
 pub use print::{Setting, Shown};
 pub use properties::KafkaProperties;
-pub use secret::{AdminToken, SecretFile};
+pub use secret::{AdminToken, Secret, SecretFile};
 pub use sources::{DEFAULTS, Sources};
 pub use template::{OtherColumns, Segment, Template};
 pub use templates::Templates;
@@ -123,6 +125,8 @@ pub struct KafkaConfig {
     pub create_topics: CreateTopicsConfig,
     /// librdkafka's properties, without those that the promise depends on.
     pub properties: KafkaProperties,
+    /// Where tokens come from, if it logs in with tokens.
+    pub oauth: Option<OAuthConfig>,
 }
 
 /// Whether and how missing topics are created.

@@ -68,7 +68,8 @@ impl Origins {
 
     /// The file that holds the option's value, if a file does.
     pub(super) fn file_of(&self, table: &str, key: &str) -> Option<SecretFile> {
-        match self.of(&[table.to_owned()], key) {
+        let table: Vec<String> = table.split('.').map(str::to_owned).collect();
+        match self.of(&table, key) {
             Origin::VariableFile(file) => Some(file),
             _ => None,
         }

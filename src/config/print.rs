@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 
 use super::{
     AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, Loaded, LogConfig, Mapping,
-    NamedTemplates, Origin, OtlpConfig, OtlpEndpoint, OutboxConfig, PayloadEncoding,
+    NamedTemplates, OAuthConfig, Origin, OtlpConfig, OtlpEndpoint, OutboxConfig, PayloadEncoding,
     PostgresConfig, Preset, RelayConfig, SentColumn, SentValues, Templates,
     read::join,
     values::{Listen, TopicNames, Value as _},
@@ -89,6 +89,7 @@ impl KafkaConfig {
             bootstrap_servers,
             create_topics,
             properties,
+            oauth,
         } = self;
         let CreateTopicsConfig {
             enabled,
@@ -105,6 +106,18 @@ impl KafkaConfig {
         properties
             .redacted()
             .for_each(|(name, value)| page.text(name, value));
+        page.table(["kafka", "oauth"]);
+        let text = |option: fn(&OAuthConfig) -> Option<String>| {
+            oauth.as_ref().and_then(option).unwrap_or_default()
+        };
+        page.text("token_url", text(|oauth| Some(oauth.token_url.show())));
+        page.text("client_id", text(|oauth| Some(oauth.client_id.clone())));
+        page.text(
+            "client_secret",
+            text(|oauth| Some(oauth.client_secret.show())),
+        );
+        page.text("scope", text(|oauth| oauth.scope.clone()));
+        page.text("ca_location", text(|oauth| oauth.ca_location.clone()));
     }
 }
 

@@ -24,6 +24,12 @@ impl KafkaProperties {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Whether the client logs in with tokens.
+    pub(super) fn need_tokens(&self) -> bool {
+        let mechanism = self.get("sasl.mechanism").or(self.get("sasl.mechanisms"));
+        mechanism == Some(security::TOKENS)
+    }
+
     /// All properties with their values, secrets included: for the Kafka client alone.
     pub fn expose(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
@@ -66,7 +72,6 @@ const VERSIONS: &str = "headers and idempotence need the versions that the broke
 const LOG: &str = "outboxd takes the client's log over and filters it by [log] level";
 const CODE: &str = "it can only be set from code";
 const MOCK: &str = "a mock broker acknowledges events that no real broker has";
-const KERBEROS: &str = "Kerberos is not built";
 const UNSIGNED: &str = "a token that nobody has signed proves nothing";
 const PLUGIN: &str = "a plugin can change any property that the promise depends on";
 
@@ -138,15 +143,19 @@ const REFUSED: &[(&str, &str)] = &[
     ("api.version.fallback.ms", VERSIONS),
     ("broker.version.fallback", VERSIONS),
     ("builtin.features", "it describes how the client was built"),
-    ("sasl.kerberos.service.name", KERBEROS),
-    ("sasl.kerberos.principal", KERBEROS),
-    ("sasl.kerberos.kinit.cmd", KERBEROS),
-    ("sasl.kerberos.keytab", KERBEROS),
-    ("sasl.kerberos.min.time.before.relogin", KERBEROS),
     ("enable.sasl.oauthbearer.unsecure.jwt", UNSIGNED),
     ("test.mock.num.brokers", MOCK),
     ("test.mock.broker.rtt", MOCK),
     ("ut_handle_ProduceResponse", CODE),
+];
+
+/// The beginnings of names that are refused together.
+const REFUSED_FAMILIES: &[(&str, &str)] = &[
+    ("sasl.kerberos.", "Kerberos is not built"),
+    (
+        "sasl.oauthbearer.",
+        "tokens are fetched as [kafka.oauth] says",
+    ),
 ];
 
 /// Names of one property. With two of them set, it would be left to chance which value holds.
@@ -155,40 +164,22 @@ const ALIASES: &[(&str, &str)] = &[
     ("compression.type", "compression.codec"),
     ("max.in.flight", "max.in.flight.requests.per.connection"),
     ("sasl.mechanism", "sasl.mechanisms"),
-    (
-        "sasl.oauthbearer.client.id",
-        "sasl.oauthbearer.client.credentials.client.id",
-    ),
-    (
-        "sasl.oauthbearer.client.secret",
-        "sasl.oauthbearer.client.credentials.client.secret",
-    ),
 ];
 
 /// With more requests in flight an idempotent producer cannot keep their order, and librdkafka
 /// refuses to start.
 const MAX_IN_FLIGHT: u32 = 5;
 
-/// Real properties whose names end like the suffix for "read it from a file".
-const NAMED_FILE: [&str; 3] = [
-    "sasl.oauthbearer.assertion.file",
-    "sasl.oauthbearer.assertion.private.key.file",
-    "sasl.oauthbearer.assertion.jwt.template.file",
-];
-
-/// Whether this is a property of its own, and not the file in which another's value is.
-pub(super) fn ends_in_file_itself(name: &str) -> bool {
-    NAMED_FILE.contains(&name)
-}
-
 /// Why a property cannot be set, if it cannot. A variable has dots where the name has underscores.
 pub(super) fn refusal(name: &str) -> Option<&'static str> {
     let plain = |name: &str| name.trim().to_ascii_lowercase().replace('_', ".");
     let wanted = plain(name);
-    REFUSED
+    let mut alone = REFUSED.iter().filter(|(name, _)| plain(name) == wanted);
+    let mut families = REFUSED_FAMILIES
         .iter()
-        .find(|(refused, _)| plain(refused) == wanted)
-        .map(|&(_, reason)| reason)
+        .filter(|(start, _)| wanted.starts_with(start));
+    let refused = alone.next().or_else(|| families.next());
+    refused.map(|&(_, reason)| reason)
 }
 
 /// Whether a value must not be shown. Rather one too many: a name alone does not tell for sure.
@@ -200,7 +191,7 @@ fn is_secret(name: &str, value: &str) -> bool {
         "passphrase",
         "secret",
         "key.pem",
-        "oauthbearer.config",
+        "oauthbearer",
         "jaas",
     ];
     telling.iter().any(|word| name.contains(word))

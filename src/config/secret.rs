@@ -61,6 +61,55 @@ impl SecretFile {
     }
 }
 
+/// A secret, and the file it is from if it is from one. `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    text: String,
+    file: Option<SecretFile>,
+}
+
+impl Secret {
+    pub(super) fn new(text: String, file: Option<SecretFile>) -> Secret {
+        Secret { text, file }
+    }
+
+    /// The same, which was read from this file if it was from one.
+    pub(super) fn keep_in(&mut self, file: Option<SecretFile>) {
+        self.file = file;
+    }
+
+    /// The secret as it is now: whoever rotates secrets writes a new one into the file.
+    ///
+    /// # Errors
+    /// As [`SecretFile::read`].
+    pub fn current(&self) -> Result<String, ConfigError> {
+        match &self.file {
+            Some(file) => file.read(),
+            None => Ok(self.text.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl Value for Secret {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self::new(text.to_owned(), None))
+    }
+
+    fn show(&self) -> String {
+        REDACTED.to_owned()
+    }
+
+    fn show_malformed(_: &str) -> String {
+        REDACTED.to_owned()
+    }
+}
+
 /// What came of reading a file.
 pub(super) fn why(error: &std::io::Error) -> String {
     match error.kind() {

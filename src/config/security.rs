@@ -13,7 +13,10 @@ const PROTOCOL: &str = "security.protocol";
 const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 
 const MECHANISM: &str = "sasl.mechanism";
-const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", TOKENS];
+
+/// The mechanism that takes tokens.
+pub(super) const TOKENS: &str = "OAUTHBEARER";
 
 /// A client's certificate and its key, each in two forms.
 const CERTIFICATE: [&str; 2] = ["ssl.certificate.location", "ssl.certificate.pem"];
@@ -116,7 +119,15 @@ impl Rules<'_, '_> {
             return self.refuse(MECHANISM, rule, &mechanism);
         }
         for name in ["sasl.username", "sasl.password"] {
-            if self.get(name).is_none_or(str::is_empty) {
+            if mechanism == TOKENS {
+                if self.get(name).is_some() {
+                    let conflict = format!("has no effect with {MECHANISM} {mechanism:?}");
+                    let field = join(self.path, name);
+                    self.report
+                        .errors
+                        .push(ConfigError::Contradictory { field, conflict });
+                }
+            } else if self.get(name).is_none_or(str::is_empty) {
                 self.missing(name, format!("{MECHANISM} is {mechanism:?}"));
             }
         }

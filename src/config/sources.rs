@@ -198,6 +198,7 @@ impl Layer {
         if let Some(Tree::Dict(_, kafka)) = self.tree.get_mut("kafka") {
             expect("kafka", kafka, "properties");
             expect("kafka", kafka, "create_topics");
+            expect("kafka", kafka, "oauth");
         }
         if let Some(Tree::Dict(_, outboxes)) = self.tree.get_mut("outbox") {
             for name in outboxes.keys().cloned().collect::<Vec<_>>() {
@@ -272,10 +273,8 @@ fn option_path(name: &str) -> (Vec<String>, bool) {
     if let Some(property) = name.strip_prefix("kafka__properties__") {
         let property = property.replace("__", ".").replace('_', ".");
         let (property, file) = match property.strip_suffix(".file") {
-            Some(secret) if !properties::ends_in_file_itself(&property) => {
-                (secret.to_owned(), true)
-            }
-            _ => (property, false),
+            Some(secret) => (secret.to_owned(), true),
+            None => (property, false),
         };
         return (
             vec!["kafka".to_owned(), "properties".to_owned(), property],

@@ -61,6 +61,8 @@ impl Causes {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some(cause.clone());
         match code {
+            // Without one, no connection is even tried.
+            _ if reason.starts_with(NO_TOKEN) => News::Down(cause),
             Some(RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication) => News::Refused(cause),
             _ => News::Passing,
         }
@@ -81,6 +83,9 @@ impl Causes {
     }
 
     fn words(&self, reason: &str) -> String {
+        if let Some(cause) = reason.strip_prefix(NO_TOKEN) {
+            return cause.to_owned();
+        }
         let (broker, reason) = parts(reason);
         let certificate = || Some(self.judge.verdict(broker?)?.to_string());
         let cause = match in_words(reason) {
@@ -101,6 +106,9 @@ impl Causes {
         }
     }
 }
+
+/// What comes before our own words for why there is no token.
+const NO_TOKEN: &str = "Failed to acquire SASL OAUTHBEARER token: ";
 
 /// The address of the broker, if it is about one, and what is said about it: a line begins like
 /// `sasl_ssl://host:9093/bootstrap: ` and may end like ` (after 4ms in state SSL_HANDSHAKE)`.

@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::causes::{Causes, News};
-use super::{ClientRules, tls};
+use super::{ClientRules, Login, tls};
 use crate::config::KafkaConfig;
 use crate::outage::{Outage, ServiceState};
 
@@ -18,6 +18,7 @@ const DEFAULT_BYTES: usize = 1_000_000;
 pub struct KafkaClient {
     pub(super) config: KafkaConfig,
     pub(super) health: Arc<ClusterHealth>,
+    pub(super) login: Login,
 }
 
 impl KafkaClient {
@@ -28,11 +29,17 @@ impl KafkaClient {
                 outage: Outage::new("kafka"),
                 causes: Causes::new(&base(config, &[])),
             }),
+            login: Login::new(config.oauth.as_ref()),
         }
     }
 
     pub fn health(&self) -> &Arc<ClusterHealth> {
         &self.health
+    }
+
+    /// How the clients log in.
+    pub(crate) fn login(&self) -> &Login {
+        &self.login
     }
 
     fn property(&self, wanted: &str) -> Option<&str> {

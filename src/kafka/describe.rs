@@ -1,12 +1,13 @@
 //! What a cluster says of itself and its topics, for `outboxd check`.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
@@ -14,8 +15,8 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::{
-    Causes, KafkaClient, KafkaSetupError, REQUEST_TIMEOUT, TopicRetention, TopicRules, forward_log,
-    retention,
+    Causes, KafkaClient, KafkaSetupError, Login, REQUEST_TIMEOUT, TopicRetention, TopicRules,
+    forward_log, retention,
 };
 
 /// How long the events are taken in that tell why.
@@ -78,7 +79,8 @@ impl TopicConfig {
 
 /// Asks, and changes nothing.
 pub struct Describer {
-    admin: AdminClient<DefaultClientContext>,
+    admin: Arc<AdminClient<Login>>,
+    login: Login,
     /// An admin client tells nobody why it cannot connect; this one is polled.
     asker: Arc<Asker>,
 }
@@ -89,15 +91,22 @@ type Found = BTreeMap<String, Result<(usize, usize), RDKafkaErrorCode>>;
 /// Keeps what the client last said went wrong: the errors of its questions only say that nobody answered.
 struct Context {
     causes: Causes,
+    login: Login,
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         forward_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.causes.take_in(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.login.token()
     }
 }
 
@@ -111,12 +120,15 @@ impl Describer {
     /// # Errors
     /// When librdkafka refuses a property.
     pub fn new(client: &KafkaClient) -> Result<Describer, KafkaSetupError> {
-        let config = client.base(&[]);
+        let (config, login) = (client.base(&[]), client.login());
+        let admin = config.create_with_context(login.clone());
         let asker = config.create_with_context(Context {
             causes: Causes::new(&config),
+            login: login.clone(),
         });
         Ok(Describer {
-            admin: config.create().map_err(KafkaSetupError::create(&config))?,
+            admin: Arc::new(admin.map_err(KafkaSetupError::create(&config))?),
+            login: login.clone(),
             asker: Arc::new(Asker(asker.map_err(KafkaSetupError::create(&config))?)),
         })
     }
@@ -126,8 +138,13 @@ impl Describer {
     /// # Errors
     /// When the cluster does not answer a question within 5 s. Cancel-safe: the questions end by themselves.
     pub async fn ask(&self, topics: Vec<String>) -> Result<Cluster, KafkaSetupError> {
-        let asker = Arc::clone(&self.asker);
-        let asked = tokio::task::spawn_blocking(move || asker.ask_all(topics));
+        let (asker, admin) = (Arc::clone(&self.asker), Arc::clone(&self.admin));
+        let login = self.login.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            login.prepare(admin.inner())?;
+            login.prepare(asker.0.client())?;
+            asker.ask_all(topics)
+        });
         let (brokers, found) = asked.await.unwrap_or_else(|panic| {
             let reason = panic.to_string();
             Err(KafkaSetupError::Unreachable { reason })

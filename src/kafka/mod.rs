@@ -16,6 +16,10 @@ mod retention;
 mod rules;
 mod tls;
 #[cfg(feature = "relay")]
+mod token_endpoint;
+#[cfg(feature = "relay")]
+mod tokens;
+#[cfg(feature = "relay")]
 mod topics;
 mod verdict;
 
@@ -31,6 +35,8 @@ pub use retention::{TopicRetention, topic_retention};
 #[cfg(feature = "relay")]
 pub use rules::{ClientRules, TopicRules};
 pub(crate) use tls::trust_the_system;
+#[cfg(feature = "relay")]
+pub(crate) use tokens::Login;
 #[cfg(feature = "relay")]
 pub use topics::{REQUEST_TIMEOUT, TopicStatus, Topics};
 

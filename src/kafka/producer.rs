@@ -1,8 +1,10 @@
 //! A producer whose every message comes back as a report.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
@@ -11,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::forward_log;
 use super::polled::PolledProducer;
-use super::{ClusterHealth, KafkaClient, KafkaSetupError};
+use super::{ClusterHealth, KafkaClient, KafkaSetupError, Login};
 use crate::envelope::Message;
 
 /// Tickets ride in librdkafka's opaque pointer.
@@ -102,16 +104,23 @@ pub struct Producer {
 struct Context {
     reports: Arc<Reports>,
     health: Arc<ClusterHealth>,
+    login: Login,
     sharing: Sharing,
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         forward_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.health.note_error(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.login.token()
     }
 }
 
@@ -187,6 +196,7 @@ impl Producer {
         let context = Context {
             reports: Arc::clone(reports),
             health: Arc::clone(&client.health),
+            login: client.login.clone(),
             sharing,
         };
         let inner =

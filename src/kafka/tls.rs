@@ -3,6 +3,8 @@
 use rdkafka::ClientConfig;
 #[cfg(feature = "relay")]
 use rdkafka::error::KafkaError;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// OpenSSL's own variables for what the system trusts.
 const STORE: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
@@ -46,6 +48,16 @@ fn probe(config: &mut ClientConfig) {
     let is_told = TRUST.iter().any(|name| config.get(name).is_some());
     if is_used(config) && !is_told {
         config.set("ssl.ca.location", "probe");
+    }
+}
+
+/// The certificates of whom to trust: those in a file, or the system's.
+pub(super) fn trusted(file: Option<&str>) -> Result<Vec<CertificateDer<'static>>, String> {
+    match file {
+        Some(file) => CertificateDer::pem_file_iter(file)
+            .and_then(Iterator::collect)
+            .map_err(|error| format!("reading the certificates in {file:?}: {error}")),
+        None => Ok(rustls_native_certs::load_native_certs().certs),
     }
 }
 

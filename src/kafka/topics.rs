@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::Semaphore;
 
 use super::{
-    ClusterHealth, KafkaClient, KafkaSetupError, TopicRetention, TopicRules, forward_log,
+    ClusterHealth, KafkaClient, KafkaSetupError, Login, TopicRetention, TopicRules, forward_log,
     topic_retention,
 };
 use crate::config::CreateTopicsConfig;
@@ -40,6 +40,7 @@ pub enum TopicStatus {
 #[derive(Clone)]
 pub struct Topics {
     admin: Arc<AdminClient<Context>>,
+    login: Login,
     create: CreateTopicsConfig,
     health: Arc<ClusterHealth>,
     questions: Arc<Semaphore>,
@@ -74,6 +75,7 @@ impl Topics {
             .map_err(KafkaSetupError::create(&config))?;
         Ok(Topics {
             admin: Arc::new(admin),
+            login: client.login.clone(),
             create: client.config.create_topics.clone(),
             health: Arc::clone(&client.health),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
@@ -126,18 +128,23 @@ impl Topics {
     /// # Errors
     /// As [`topic_retention`].
     pub async fn retention(&self, topics: &[&str]) -> Result<Vec<TopicRetention>, KafkaSetupError> {
+        let (admin, login) = (Arc::clone(&self.admin), self.login.clone());
+        let prepared = tokio::task::spawn_blocking(move || login.prepare(admin.inner()));
+        // Without a token the question says so.
+        let _ = prepared.await;
         topic_retention(&self.admin, topics).await
     }
 
     /// Whether a broker answers at all.
     pub async fn answers(&self) -> bool {
-        let admin = Arc::clone(&self.admin);
+        let (admin, login) = (Arc::clone(&self.admin), self.login.clone());
         let question = tokio::task::spawn_blocking(move || {
             // Any one name: without one the answer lists every topic of the cluster.
-            admin
-                .inner()
-                .fetch_metadata(Some("__consumer_offsets"), REQUEST_TIMEOUT)
-                .is_ok()
+            login.prepare(admin.inner()).is_ok()
+                && admin
+                    .inner()
+                    .fetch_metadata(Some("__consumer_offsets"), REQUEST_TIMEOUT)
+                    .is_ok()
         });
         question.await.unwrap_or(false)
     }
@@ -146,10 +153,12 @@ impl Topics {
     async fn ask(&self, topic: &str) -> Result<Result<usize, RDKafkaErrorCode>, KafkaSetupError> {
         // Closed only with the process: then there is nobody to ask.
         let _turn = self.questions.acquire().await;
-        let admin = Arc::clone(&self.admin);
+        let (admin, login) = (Arc::clone(&self.admin), self.login.clone());
         let name = topic.to_owned();
         let answer = tokio::task::spawn_blocking(move || {
-            let metadata = admin.inner().fetch_metadata(Some(&name), REQUEST_TIMEOUT)?;
+            login.prepare(admin.inner())?;
+            let metadata = admin.inner().fetch_metadata(Some(&name), REQUEST_TIMEOUT);
+            let metadata = metadata.map_err(|source| unanswered(&name, source))?;
             let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
                 return Ok(Err(RDKafkaErrorCode::UnknownTopic));
             };
@@ -162,15 +171,8 @@ impl Topics {
             })
         })
         .await;
-        let fail = |source| KafkaSetupError::Metadata {
-            topic: topic.to_owned(),
-            source,
-        };
-        match answer {
-            Ok(answer) => answer.map_err(fail),
-            // The question panicked or the runtime is going down: as good as no answer.
-            Err(_) => Err(fail(KafkaError::Canceled)),
-        }
+        // The question panicked or the runtime is going down: as good as no answer.
+        answer.unwrap_or_else(|_| Err(unanswered(topic, KafkaError::Canceled)))
     }
 
     /// What the topic takes, if the brokers answer in time; anything where that may not be asked.
@@ -233,5 +235,12 @@ impl Topics {
                 Ok(())
             }
         }
+    }
+}
+
+fn unanswered(topic: &str, source: KafkaError) -> KafkaSetupError {
+    KafkaSetupError::Metadata {
+        topic: topic.to_owned(),
+        source,
     }
 }

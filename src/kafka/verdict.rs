@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConnection, RootCertStore};
+
+use super::tls;
 
 /// How long a broker that took a connection a moment ago may take for anything.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -78,14 +79,7 @@ impl Judge {
 
     fn roots(&self) -> Option<RootCertStore> {
         let mut roots = RootCertStore::empty();
-        let certificates = match &self.ca_location {
-            Some(file) => CertificateDer::pem_file_iter(file)
-                .ok()?
-                .filter_map(Result::ok)
-                .collect(),
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        roots.add_parsable_certificates(certificates);
+        roots.add_parsable_certificates(tls::trusted(self.ca_location.as_deref()).ok()?);
         Some(roots)
     }
 }

@@ -10,7 +10,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::topics::Wanted;
 use crate::inbox::consumer::Record;
-use crate::kafka::{KafkaClient, REQUEST_TIMEOUT};
+use crate::kafka::{KafkaClient, Login, REQUEST_TIMEOUT};
 
 /// How often it is asked for topics that are new.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -21,8 +21,9 @@ type Place = (String, i32);
 /// See the module's documentation.
 pub struct Follower {
     config: ClientConfig,
+    login: Login,
     wanted: Arc<Wanted>,
-    consumer: StreamConsumer,
+    consumer: StreamConsumer<Login>,
     names: BTreeMap<String, Arc<str>>,
     places: BTreeSet<Place>,
     refresh: tokio::time::Interval,
@@ -51,17 +52,19 @@ impl Follower {
             .set("group.id", "outboxd-tail")
             .set("enable.auto.commit", "false");
         let wanted = Arc::new(wanted);
-        let ends = ask(&config, &wanted, |client, place| {
+        let login = client.login();
+        let ends = ask(&config, login, &wanted, |client, place| {
             let (_, end) = client.fetch_watermarks(&place.0, place.1, REQUEST_TIMEOUT)?;
             Ok(Offset::Offset(end))
         });
         let ends = ends.await?;
-        let consumer: StreamConsumer = config.create()?;
+        let consumer: StreamConsumer<Login> = config.create_with_context(login.clone())?;
         consumer.assign(&list(&ends)?)?;
         let mut refresh = tokio::time::interval(REFRESH);
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Follower {
             config,
+            login: login.clone(),
             wanted,
             consumer,
             names: BTreeMap::new(),
@@ -114,7 +117,11 @@ impl Follower {
 
     /// Topics and partitions that were made meanwhile: they are read from their beginning.
     async fn look_for_more(&mut self) -> Result<Vec<String>, KafkaError> {
-        let Ok(found) = ask(&self.config, &self.wanted, |_, _| Ok(Offset::Beginning)).await else {
+        let Ok(found) = ask(&self.config, &self.login, &self.wanted, |_, _| {
+            Ok(Offset::Beginning)
+        })
+        .await
+        else {
             // It is asked again.
             return Ok(Vec::new());
         };
@@ -134,13 +141,17 @@ impl Follower {
 /// Asks which partitions there are of the topics that are wanted, and of each where to begin.
 async fn ask(
     config: &ClientConfig,
+    login: &Login,
     wanted: &Arc<Wanted>,
     start: fn(&BaseConsumer, &Place) -> Result<Offset, KafkaError>,
 ) -> Result<BTreeMap<Place, Offset>, KafkaError> {
-    let (config, wanted) = (config.clone(), Arc::clone(wanted));
+    let (config, login, wanted) = (config.clone(), login.clone(), Arc::clone(wanted));
     // Questions block, so they are asked on a thread where that is allowed.
     let asked = tokio::task::spawn_blocking(move || {
         let client: BaseConsumer = config.create()?;
+        login
+            .prepare(client.client())
+            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT)?;
         let topics = metadata.topics().iter();
         let mut starts = BTreeMap::new();

@@ -1,3 +1,4 @@
 //! Connections that are encrypted, and those that are refused.
 
 mod kafka;
+mod oauth;

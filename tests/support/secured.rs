@@ -5,6 +5,7 @@ use outboxd::local::free_port;
 
 use super::certificates::{Authority, Certified};
 use super::kafka::{LocalKafka, Setup};
+use super::tokens::{AUDIENCE, TokenIssuer};
 
 /// Who logs in, and with what.
 pub const USER: &str = "relay";
@@ -23,19 +24,22 @@ pub enum Listener {
     Sasl,
     /// SCRAM-SHA-512 alone.
     Scram,
+    /// With tokens that [`TokenIssuer`] has signed.
+    Token,
     /// The broker's certificate has expired.
     Expired,
     /// The broker's certificate is for `other.example`.
     Misnamed,
 }
 
-use Listener::{Expired, Misnamed, MutualTls, Sasl, Scram, Tls};
+use Listener::{Expired, Misnamed, MutualTls, Sasl, Scram, Tls, Token};
 
-const LISTENERS: [(Listener, &str, &str); 6] = [
+const LISTENERS: [(Listener, &str, &str); 7] = [
     (Tls, "TLS", "SSL"),
     (MutualTls, "MUTUAL", "SSL"),
     (Sasl, "LOGIN", "SASL_SSL"),
     (Scram, "SCRAM", "SASL_SSL"),
+    (Token, "TOKEN", "SASL_SSL"),
     (Expired, "EXPIRED", "SSL"),
     (Misnamed, "MISNAMED", "SSL"),
 ];
@@ -46,6 +50,8 @@ pub struct SecuredKafka {
     pub authority: Authority,
     /// A client's certificate, from the authority.
     pub client: Certified,
+    /// Whose tokens the broker takes.
+    pub issuer: TokenIssuer,
     ports: Vec<(Listener, u16)>,
 }
 
@@ -87,6 +93,12 @@ impl SecuredKafka {
             "org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";"
         );
         let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+        let issuer = TokenIssuer::new();
+        let keys = format!(
+            "file://{}",
+            authority.write("jwks.json", &issuer.public_keys())
+        );
+        let allowed = format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys}");
         let more = [
             ("listeners", listen.as_str()),
             ("advertised.listeners", &advertise),
@@ -104,6 +116,27 @@ impl SecuredKafka {
                 "SCRAM-SHA-512",
             ),
             ("listener.name.scram.scram-sha-512.sasl.jaas.config", scram),
+            ("listener.name.token.sasl.enabled.mechanisms", "OAUTHBEARER"),
+            (
+                "listener.name.token.oauthbearer.sasl.jaas.config",
+                "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;",
+            ),
+            (
+                "listener.name.token.oauthbearer.sasl.server.callback.handler.class",
+                "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler",
+            ),
+            // Kafka 4.1 reads tokens by default, and does not verify them.
+            (
+                "sasl.oauthbearer.jwt.validator.class",
+                "org.apache.kafka.common.security.oauthbearer.BrokerJwtValidator",
+            ),
+            ("sasl.oauthbearer.jwks.endpoint.url", &keys),
+            ("sasl.oauthbearer.expected.audience", AUDIENCE),
+            // A session ends with its token.
+            (
+                "listener.name.token.oauthbearer.connections.max.reauth.ms",
+                "60000",
+            ),
         ];
         let mut all: Vec<(&str, &str)> = more.to_vec();
         all.extend(properties.iter().map(|(name, value)| (&**name, &**value)));
@@ -112,13 +145,14 @@ impl SecuredKafka {
         let broker = LocalKafka::start_as(Setup {
             properties: &all,
             format: &["--add-scram", &short, "--add-scram", &long],
-            ..Setup::default()
+            java: &[&allowed],
         })
         .await?;
         Ok(SecuredKafka {
             client: authority.certify("client", &[]),
             broker,
             authority,
+            issuer,
             ports,
         })
     }

@@ -216,18 +216,6 @@ fn a_secret_that_is_no_text_is_an_error() {
 }
 
 #[test]
-fn a_property_that_is_itself_a_file_is_not_read() {
-    let variable = "OUTBOXD_KAFKA__PROPERTIES__SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_FILE";
-    let login = format!("{LOGIN}'sasl.username' = 'u'\n'sasl.password' = 'p'");
-    let config = valid(&login, &[(variable, "/run/key.pem")]);
-    let property = config
-        .kafka
-        .properties
-        .get("sasl.oauthbearer.assertion.private.key.file");
-    assert_eq!(property, Some("/run/key.pem"));
-}
-
-#[test]
 fn a_property_of_a_flag_keeps_its_dots() {
     let config =
         load_all("", &[URL, BROKERS], &[("kafka.properties.linger.ms", "3")]).expect("valid");

@@ -60,7 +60,7 @@ pub(super) const CASES: &[Case] = &[
         "[kafka.properties]\n'security.protocol' = 'sasl_ssl'",
         &[],
         &[
-            "kafka.properties.sasl.mechanism: must be set (security.protocol is \"sasl_ssl\"; it must be \"PLAIN\" or \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\")",
+            "kafka.properties.sasl.mechanism: must be set (security.protocol is \"sasl_ssl\"; it must be \"PLAIN\" or \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\" or \"OAUTHBEARER\")",
         ],
     ),
     (
@@ -75,19 +75,59 @@ pub(super) const CASES: &[Case] = &[
         "[kafka.properties]\n'security.protocol' = 'sasl_ssl'\n'sasl.mechanism' = 'GSSAPI'",
         &[],
         &[
-            "kafka.properties.sasl.mechanism: must be \"PLAIN\" or \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\" (Kerberos is not built), is \"GSSAPI\"",
+            "kafka.properties.sasl.mechanism: must be \"PLAIN\" or \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\" or \"OAUTHBEARER\" (Kerberos is not built), is \"GSSAPI\"",
         ],
     ),
     (
         "[kafka.properties]\n'security.protocol' = 'sasl_ssl'\n'sasl.mechanism' = 'AWS_MSK_IAM'",
         &[],
         &[
-            "kafka.properties.sasl.mechanism: must be \"PLAIN\" or \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\" (the IAM mechanism of AWS is not built), is \"AWS_MSK_IAM\"",
+            "kafka.properties.sasl.mechanism: must be \"PLAIN\" or \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\" or \"OAUTHBEARER\" (the IAM mechanism of AWS is not built), is \"AWS_MSK_IAM\"",
         ],
     ),
     (
         "[kafka.properties]\n'sasl.kerberos.keytab' = '/k'",
         &[],
         &["kafka.properties.sasl.kerberos.keytab: cannot be set, Kerberos is not built, is \"/k\""],
+    ),
+    // Tokens.
+    (
+        "[kafka.properties]\n'security.protocol' = 'sasl_ssl'\n'sasl.mechanism' = 'OAUTHBEARER'\n\
+         [kafka.oauth]\ntoken_url = 'https://idp/token'\nclient_id = 'relay'",
+        &[("OUTBOXD_KAFKA__OAUTH__CLIENT_SECRET", "hunter2")],
+        &[],
+    ),
+    (
+        "[kafka.properties]\n'security.protocol' = 'sasl_ssl'\n'sasl.mechanism' = 'OAUTHBEARER'\n'sasl.username' = 'u'",
+        &[],
+        &["kafka.properties.sasl.username: has no effect with sasl.mechanism \"OAUTHBEARER\""],
+    ),
+    (
+        "[kafka.properties]\n'security.protocol' = 'sasl_ssl'\n'sasl.mechanism' = 'OAUTHBEARER'\n\
+         [kafka.oauth]\ntoken_url = 'http://idp:8080/token'",
+        &[],
+        &[
+            "kafka.oauth.token_url: must start with https://, since the client's secret is sent there, is \"http://idp:8080/token\", from FILE",
+            "kafka.oauth.client_id: must be set (OUTBOXD_KAFKA__OAUTH__CLIENT_ID or [kafka.oauth] client_id)",
+            "kafka.oauth.client_secret: must be set (OUTBOXD_KAFKA__OAUTH__CLIENT_SECRET or [kafka.oauth] client_secret)",
+        ],
+    ),
+    (
+        "[kafka.properties]\n'security.protocol' = 'sasl_plaintext'\n'sasl.mechanism' = 'OAUTHBEARER'\n\
+         [kafka.oauth]\ntoken_url = 'http://[::1]:8080/token'\nclient_id = 'relay'\nclient_secret = 'hunter2'",
+        &[],
+        &[],
+    ),
+    (
+        "[kafka.oauth]\nclient_id = 'relay'\nscope = ''",
+        &[],
+        &["kafka.oauth.client_id: has no effect without sasl.mechanism \"OAUTHBEARER\""],
+    ),
+    (
+        "[kafka.properties]\n'sasl.oauthbearer.method' = 'oidc'",
+        &[],
+        &[
+            "kafka.properties.sasl.oauthbearer.method: cannot be set, tokens are fetched as [kafka.oauth] says, is <redacted>",
+        ],
     ),
 ];
