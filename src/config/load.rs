@@ -83,6 +83,8 @@ impl Loaded {
         })?;
         config.postgres.url_file = origins.file_of("postgres", "url");
         config.postgres.direct_url_file = origins.file_of("postgres", "direct_url");
+        let file = origins.file_of("kafka.properties", "sasl.password");
+        config.kafka.properties.keep_password_in(file);
         if let Some(oauth) = &mut config.kafka.oauth {
             let file = origins.file_of("kafka.oauth", "client_secret");
             oauth.client_secret.keep_in(file);

@@ -10,18 +10,23 @@ use figment::value::Value as Tree;
 use super::{
     error::ConfigError,
     read::{Report, Section, join, kind, text_of},
+    secret::{Secret, SecretFile},
     security,
     url::REDACTED,
 };
 
 /// Properties for librdkafka, by their dotted names. `Debug` redacts the secrets among them.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct KafkaProperties(BTreeMap<String, String>);
+pub struct KafkaProperties {
+    values: BTreeMap<String, String>,
+    /// `sasl.password`, if it is from a file.
+    password: Option<Secret>,
+}
 
 impl KafkaProperties {
     /// The value of a property, if it was set.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.values.get(name).map(String::as_str)
     }
 
     /// Whether the client logs in with tokens.
@@ -30,9 +35,20 @@ impl KafkaProperties {
         mechanism == Some(security::TOKENS)
     }
 
+    /// The user and the password, if that is from a file, where it may change.
+    pub fn password(&self) -> Option<(&str, &Secret)> {
+        Some((self.get("sasl.username")?, self.password.as_ref()?))
+    }
+
+    /// The password was read from this file, if it was from one.
+    pub(super) fn keep_password_in(&mut self, file: Option<SecretFile>) {
+        let text = self.get("sasl.password").unwrap_or_default().to_owned();
+        self.password = file.map(|file| Secret::new(text, Some(file)));
+    }
+
     /// All properties with their values, secrets included: for the Kafka client alone.
     pub fn expose(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
+        self.values
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -265,7 +281,10 @@ pub(super) fn read(section: Section, report: &mut Report) -> Option<KafkaPropert
     if report.errors.len() == before {
         security::check(report, &path, &properties);
     }
-    (report.errors.len() == before).then_some(KafkaProperties(properties))
+    (report.errors.len() == before).then_some(KafkaProperties {
+        values: properties,
+        password: None,
+    })
 }
 
 fn check(report: &mut Report, field: String, name: &str, text: &str) {

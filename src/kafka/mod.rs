@@ -8,6 +8,8 @@ mod client;
 mod describe;
 mod log;
 #[cfg(feature = "relay")]
+mod login;
+#[cfg(feature = "relay")]
 mod polled;
 #[cfg(feature = "relay")]
 mod producer;
@@ -30,13 +32,13 @@ pub use client::{ClusterHealth, KafkaClient};
 pub use describe::{Cluster, Describer, TopicConfig, TopicFacts};
 pub(crate) use log::forward_log;
 #[cfg(feature = "relay")]
+pub(crate) use login::Login;
+#[cfg(feature = "relay")]
 pub use producer::{Producer, ProducerSizes, Report, Reports, SendError, Sharing};
 pub use retention::{TopicRetention, topic_retention};
 #[cfg(feature = "relay")]
 pub use rules::{ClientRules, TopicRules};
 pub(crate) use tls::trust_the_system;
-#[cfg(feature = "relay")]
-pub(crate) use tokens::Login;
 #[cfg(feature = "relay")]
 pub use topics::{REQUEST_TIMEOUT, TopicStatus, Topics};
 

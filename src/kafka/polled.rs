@@ -14,6 +14,8 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
+use super::Login;
+
 /// One poll while messages are in flight. It also bounds how late a drop is noticed.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -28,6 +30,7 @@ pub struct PolledProducer<C: ProducerContext + Send + Sync + 'static> {
 
 struct Shared<C: ProducerContext> {
     producer: BaseProducer<C>,
+    login: Login,
     /// The thread sleeps, or is about to.
     asleep: AtomicBool,
     should_stop: AtomicBool,
@@ -36,9 +39,10 @@ struct Shared<C: ProducerContext> {
 impl<C: ProducerContext + Send + Sync + 'static> PolledProducer<C> {
     /// # Errors
     /// When librdkafka refuses a property, or there can be no further thread.
-    pub fn new(config: &ClientConfig, context: C) -> KafkaResult<PolledProducer<C>> {
+    pub fn new(config: &ClientConfig, context: C, login: Login) -> KafkaResult<PolledProducer<C>> {
         let shared = Arc::new(Shared {
             producer: BaseProducer::from_config_and_context(config, context)?,
+            login,
             asleep: AtomicBool::new(false),
             should_stop: AtomicBool::new(false),
         });
@@ -84,7 +88,11 @@ impl<C: ProducerContext + Send + Sync + 'static> PolledProducer<C> {
 
 impl<C: ProducerContext> Shared<C> {
     fn poll(&self) {
+        let mut password = self.login.password();
         while !self.should_stop.load(Ordering::SeqCst) {
+            if let Some(password) = &mut password {
+                password.renew(self.producer.client());
+            }
             if self.is_idle() {
                 self.asleep.store(true, Ordering::SeqCst);
                 // Asked again: a message may have been sent before it could see the thread asleep.

@@ -199,9 +199,10 @@ impl Producer {
             login: client.login.clone(),
             sharing,
         };
-        let inner =
-            PolledProducer::new(&config, context).map_err(KafkaSetupError::create(&config))?;
-        Ok(Producer { inner })
+        let inner = PolledProducer::new(&config, context, client.login.clone());
+        Ok(Producer {
+            inner: inner.map_err(KafkaSetupError::create(&config))?,
+        })
     }
 
     /// Hands a message over; its report comes with `ticket`. Never blocks.

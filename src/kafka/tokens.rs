@@ -1,9 +1,7 @@
 //! Tokens for SASL OAUTHBEARER. One thread for the whole process fetches them, early enough that a client which asks
 //! need not wait; the clients are given them by librdkafka's callback, or by hand where nobody polls.
 
-use std::error::Error;
 use std::ffi::CString;
-use std::fmt;
 use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,13 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rdkafka::ClientContext;
 use rdkafka::bindings::rd_kafka_oauthbearer_set_token;
 use rdkafka::client::{Client, OAuthToken};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::token_endpoint::TokenEndpoint;
-use super::{KafkaSetupError, forward_log};
 use crate::config::OAuthConfig;
 use crate::outage::{Retry, jittered};
 
@@ -34,74 +28,9 @@ const MOST: Duration = Duration::from_secs(30);
 /// A token that lives no longer than this is of no use to a connection that is still to be made.
 const TOO_SHORT: Duration = Duration::from_secs(1);
 
-/// How the clients of a process log in: with tokens, or with what their properties say. As a client's context it gives
-/// a client that is polled its tokens.
-#[derive(Clone, Default)]
-pub(crate) struct Login {
-    tokens: Option<Tokens>,
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login")
-            .field("with_tokens", &self.tokens.is_some())
-            .finish()
-    }
-}
-
-impl Login {
-    /// Begins to fetch tokens if they are needed.
-    pub fn new(config: Option<&OAuthConfig>) -> Login {
-        Login {
-            tokens: config.map(Tokens::of),
-        }
-    }
-
-    /// For a client's callback.
-    ///
-    /// # Errors
-    /// Why there is no token.
-    pub fn token(&self) -> Result<OAuthToken, Box<dyn Error>> {
-        let tokens = self.tokens.as_ref().ok_or("no token is needed")?;
-        Ok(tokens.token()?)
-    }
-
-    /// Gives a token to a client that nobody polls, before it is used; waits some seconds for the first one. Not to be
-    /// called where blocking is not allowed.
-    ///
-    /// # Errors
-    /// Why there is no token.
-    pub fn prepare<C: ClientContext>(&self, client: &Client<C>) -> Result<(), KafkaSetupError> {
-        match &self.tokens {
-            Some(tokens) => tokens
-                .give(client)
-                .map_err(|reason| KafkaSetupError::Unreachable { reason }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl ClientContext for Login {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        forward_log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(error.message = %error, error.reason = reason, "kafka client error");
-    }
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        self.token()
-    }
-}
-
-impl ConsumerContext for Login {}
-
 /// The tokens of a process.
 #[derive(Clone)]
-struct Tokens {
+pub(super) struct Tokens {
     keeper: Arc<Keeper>,
 }
 
@@ -147,7 +76,7 @@ impl Drop for Keeper {
 
 impl Tokens {
     /// Begins to fetch. The thread ends with the last clone.
-    fn of(config: &OAuthConfig) -> Tokens {
+    pub fn of(config: &OAuthConfig) -> Tokens {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -170,7 +99,7 @@ impl Tokens {
     ///
     /// # Errors
     /// Why there is none.
-    fn token(&self) -> Result<OAuthToken, String> {
+    pub fn token(&self) -> Result<OAuthToken, String> {
         let shared = &self.keeper.shared;
         let is_undecided = |state: &mut State| state.token.is_none() && state.error.is_none();
         let waited = shared
@@ -192,9 +121,11 @@ impl Tokens {
         }
     }
 
+    /// Gives a token to a client.
+    ///
     /// # Errors
     /// Why there is none, or the client does not take it.
-    fn give<C: ClientContext>(&self, client: &Client<C>) -> Result<(), String> {
+    pub fn give<C: ClientContext>(&self, client: &Client<C>) -> Result<(), String> {
         let token = self.token()?;
         let nul = |_| "the token has a NUL character".to_owned();
         let text = CString::new(token.token).map_err(nul)?;

@@ -215,28 +215,37 @@ async fn what_is_refused_is_named() {
 }
 
 #[tokio::test]
-async fn a_refused_password_is_one_outage_that_says_why() {
+async fn a_refused_password_is_one_outage_until_its_file_has_the_right_one() {
     let kafka = services::secured_kafka().await;
     let mut fixture = fixture("outage", kafka).await;
-    let how = but(
-        login(kafka, "SCRAM-SHA-256"),
-        "sasl.password",
-        "wrong-password",
-    );
+    let mut how = login(kafka, "SCRAM-SHA-256");
+    how.retain(|(name, _)| *name != "sasl.password");
     connect(&mut fixture, kafka, Listener::Sasl, &how);
+    let file = kafka.authority.write("password", "wrong-password\n");
+    let variable = "OUTBOXD_KAFKA__PROPERTIES__SASL_PASSWORD_FILE";
+    fixture.relay.set_variable(variable, &file);
     insert(&mut fixture.database, "k").await;
     fixture.relay.start();
 
     let reason = "invalid credentials with SASL mechanism SCRAM-SHA-256";
     fixture.answers("/status", 200, reason).await;
-    fixture.relay.kill().await;
     let log = fixture.relay.log();
     let mut outages = log
         .iter()
         .filter(|line| line.contains("service is unreachable"));
     let outage = outages.next().expect("an outage is logged");
     assert!(outage.contains(reason), "{outage}");
-    assert_eq!(outages.next(), None);
+
+    // Whoever rotates passwords puts another file in its place.
+    let new = kafka.authority.write("password.new", PASSWORD);
+    std::fs::rename(new, &file).expect("replacing the password");
+    fixture.next().await;
+    let back = "service is reachable again";
+    fixture.relay.logs_more(back, 0).await;
+    fixture.settled().await;
+    assert_eq!(fixture.relay.logged("service is unreachable"), 1);
     assert_eq!(fixture.relay.logged(reason), 1);
-    assert_eq!(fixture.relay.logged("wrong-password"), 0);
+    for secret in ["wrong-password", PASSWORD] {
+        assert_eq!(fixture.relay.logged(secret), 0);
+    }
 }
