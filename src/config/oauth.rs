@@ -1,5 +1,7 @@
 //! Where tokens for SASL OAUTHBEARER come from.
 
+use axum::http::Uri;
+
 use super::error::ConfigError;
 use super::read::{Report, Section, text_of};
 use super::secret::Secret;
@@ -36,19 +38,20 @@ const THIS_MACHINE: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
 impl Value for TokenUrl {
     fn read(text: &str) -> Result<Self, String> {
-        if text.contains('@') || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err("must have no user, password or white space".to_owned());
-        }
-        let is_safe = match text.split_once("://") {
-            Some(("https", rest)) => !host(rest).is_empty(),
-            Some(("http", rest)) => THIS_MACHINE.contains(&host(rest)),
-            _ => false,
-        };
-        match is_safe {
-            true => Ok(Self(text.to_owned())),
-            false => {
-                Err("must start with https://, since the client's secret is sent there".to_owned())
+        let is_safe = |uri: Uri| {
+            let is_local = uri.host().is_some_and(|host| THIS_MACHINE.contains(&host));
+            match uri.scheme_str() {
+                Some("https") => !text.contains('@'),
+                Some("http") => is_local && !text.contains('@'),
+                _ => false,
             }
+        };
+        match text.parse().is_ok_and(is_safe) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(
+                "must be https://host/path without a user: the client's secret is sent there"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -62,15 +65,6 @@ impl Value for TokenUrl {
             true => REDACTED.to_owned(),
             false => format!("{text:?}"),
         }
-    }
-}
-
-/// The host of what follows the scheme.
-fn host(rest: &str) -> &str {
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => authority,
     }
 }
 

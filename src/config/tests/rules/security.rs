@@ -107,7 +107,7 @@ pub(super) const CASES: &[Case] = &[
          [kafka.oauth]\ntoken_url = 'http://idp:8080/token'",
         &[],
         &[
-            "kafka.oauth.token_url: must start with https://, since the client's secret is sent there, is \"http://idp:8080/token\", from FILE",
+            "kafka.oauth.token_url: must be https://host/path without a user: the client's secret is sent there, is \"http://idp:8080/token\", from FILE",
             "kafka.oauth.client_id: must be set (OUTBOXD_KAFKA__OAUTH__CLIENT_ID or [kafka.oauth] client_id)",
             "kafka.oauth.client_secret: must be set (OUTBOXD_KAFKA__OAUTH__CLIENT_SECRET or [kafka.oauth] client_secret)",
         ],
