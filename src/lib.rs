@@ -69,7 +69,7 @@ pub mod admin;
 pub mod app;
 #[cfg(feature = "relay")]
 pub mod bench;
-#[cfg(feature = "relay")]
+#[cfg(feature = "consumer")]
 mod certificate;
 #[cfg(feature = "relay")]
 pub mod check;

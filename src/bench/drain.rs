@@ -8,7 +8,8 @@ use super::BenchError;
 use super::consumer::verify;
 use super::limits;
 use super::relay::RelayProcess;
-use super::report::{DrainReport, DrainRun, Relayed, Spread};
+use super::report::{DrainReport, DrainRun, Relayed};
+use super::spread::Spread;
 use super::workspace::{Stage, Workspace};
 use crate::db::bench::{Backlog, PAYLOAD_FRAME};
 

@@ -7,7 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
 use super::BenchError;
-use super::report::{EnvelopeReport, EnvelopeRun, Spread};
+use super::report::{EnvelopeReport, EnvelopeRun};
+use super::spread::Spread;
 use crate::config::{Config, EnvelopeFormat, OutboxConfig, Sources};
 use crate::envelope::{Encoder, Envelope, Message};
 use crate::event::{CreatedAt, Event, EventId, EventRef, Payload};

@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod relay;
 mod report;
+mod spread;
 mod start;
 mod workspace;
 

@@ -11,7 +11,7 @@ use super::consumer::Consumer;
 use super::limits;
 use super::load::Writer;
 use super::relay::RelayProcess;
-use super::report::Spread;
+use super::spread::Spread;
 use super::workspace::Workspace;
 
 /// How often to start.

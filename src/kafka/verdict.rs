@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConnection, RootCertStore};
 
 use super::tls;
+use crate::certificate::flaw;
 
 /// How long a broker that took a connection a moment ago may take for anything.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -86,44 +87,10 @@ impl Judge {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use CertificateError as Error;
-        f.write_str("the broker's certificate ")?;
-        match &self.0 {
-            Error::Expired | Error::ExpiredContext { .. } => f.write_str("has expired"),
-            Error::NotValidYet | Error::NotValidYetContext { .. } => {
-                f.write_str("is not valid yet")
-            }
-            Error::UnknownIssuer => {
-                f.write_str("is from an authority that is not trusted (see ssl.ca.location)")
-            }
-            Error::NotValidForName => f.write_str("is for another host"),
-            Error::NotValidForNameContext {
-                expected,
-                presented,
-            } => {
-                let hosts: Vec<&str> = presented.iter().map(|host| bare(host)).collect();
-                let (hosts, wanted) = (hosts.join(", "), expected.to_str());
-                write!(f, "is for another host: for {hosts}, not for {wanted}")
-            }
-            other => write!(f, "is refused: {other}"),
+        write!(f, "the broker's certificate {}", flaw(&self.0))?;
+        match self.0 {
+            CertificateError::UnknownIssuer => f.write_str(" (see ssl.ca.location)"),
+            _ => Ok(()),
         }
-    }
-}
-
-/// `other.example` of `DnsName("other.example")`, which is how rustls lists names.
-fn bare(host: &str) -> &str {
-    let inner = host.split_once('(').map_or(host, |(_, inner)| inner);
-    inner.trim_matches(['"', ')'])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bare;
-
-    #[test]
-    fn names_are_listed_without_their_kind() {
-        assert_eq!(bare("DnsName(\"other.example\")"), "other.example");
-        assert_eq!(bare("IpAddress(127.0.0.1)"), "127.0.0.1");
-        assert_eq!(bare("other.example"), "other.example");
     }
 }
