@@ -56,6 +56,8 @@ pub struct Parked {
     pub event: EventRef,
     /// The key that it blocks, if it does.
     pub blocks: Option<Blocked>,
+    /// Relays died at it: it is not even to be encoded.
+    pub is_deadly: bool,
 }
 
 /// An order key whose rows wait for a decision.
@@ -127,7 +129,8 @@ impl ParkedRows {
             )
             .into(),
             load: format!(
-                "select id, event_id, topic, key, blocks_key from {s}.outboxd_parked \
+                "select id, event_id, topic, key, blocks_key, class = 'crash' as is_deadly \
+                 from {s}.outboxd_parked \
                  where outbox = $1 order by id limit $2"
             )
             .into(),
@@ -209,6 +212,7 @@ impl ParkedRows {
                 Ok(Parked {
                     event: event(row)?,
                     blocks: if blocks { blocked(row)? } else { None },
+                    is_deadly: row.try_get(5)?,
                 })
             })
             .collect::<sqlx::Result<_>>()

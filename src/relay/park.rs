@@ -220,6 +220,7 @@ impl Parker {
         Ok(is_held.then_some(Parked {
             event,
             blocks: None,
+            is_deadly: true,
         }))
     }
 

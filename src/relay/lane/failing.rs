@@ -240,7 +240,7 @@ impl LaneCore {
 
     /// What was parked before our time. A blocked key's topic gets its number with its first row.
     fn take_parked(&mut self, parked: Vec<Parked>) {
-        for Parked { event, blocks } in parked {
+        for Parked { event, blocks, .. } in parked {
             self.window.pass_over_parked(event);
             if let Some(Blocked { topic, key }) = blocks {
                 let keys = self.blocked.entry(topic).or_default();

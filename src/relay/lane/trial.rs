@@ -23,9 +23,12 @@ impl LaneCore {
                 "relays died in succession without progress, reading fewer rows at a time"
             );
         }
-        // Of a deadly row nothing may be touched, and those of a trial do not count them; of the others it saves
-        // the work.
-        let unread = loaded.parked.iter().map(|parked| parked.event);
+        // In a trial parked rows are not to be counted among those under suspicion.
+        let is_trial = self.caution.is_new_trial();
+        let parked = loaded.parked.iter();
+        let unread = parked
+            .filter(|parked| is_trial || parked.is_deadly)
+            .map(|parked| parked.event);
         let unread = Arc::new(unread.collect());
         self.allowance.send_modify(|allowance| {
             allowance.unread = unread;
@@ -34,7 +37,7 @@ impl LaneCore {
         self.allow();
     }
 
-    /// Somebody has decided about a parked row.
+    /// Somebody has decided about a row that may be one which nobody is to look at.
     pub(super) fn let_read(&mut self, event: EventRef) {
         if self.allowance.borrow().unread.contains(&event) {
             self.allowance.send_modify(|allowance| {
