@@ -324,7 +324,7 @@ async fn mistakes_are_named() {
     assert!(!said.contains("geheim"));
     let said = fails(
         &trace(&shop, &["c", "--database", "mysql://u:geheim@h/d"]),
-        1,
+        2,
     );
     assert!(!said.contains("geheim"), "{said}");
     assert!(
