@@ -18,19 +18,25 @@ pub async fn missing_indexes(
 ) -> Result<Vec<Mistake>, DbError> {
     let mut missing = Vec::new();
     let unsent = shape.unsent.as_deref();
-    let is_missing = !is_ordered(session, shape, unsent).await?;
-    if is_missing && is_not_used_yet(session, shape).await? {
-        return Ok(missing);
-    }
-    if is_missing {
+    if !has_index(session, shape, unsent).await? {
         missing.push(advice(shape, unsent, "unsent rows"));
     }
     if let (true, Some(sent)) = (asked.expires, &shape.sent)
-        && !is_ordered(session, shape, Some(&sent.condition)).await?
+        && !has_index(session, shape, Some(&sent.condition)).await?
     {
         missing.push(advice(shape, None, "sent rows, which retention walks,"));
     }
     Ok(missing)
+}
+
+/// Whether an index gives the rows in their order, now or soon.
+async fn has_index(
+    session: &mut Session,
+    shape: &Shape,
+    condition: Option<&str>,
+) -> Result<bool, DbError> {
+    let is_used = is_ordered(session, shape, condition).await?;
+    Ok(is_used || is_not_used_yet(session, shape).await?)
 }
 
 /// Whether an index gives the rows in their order. The session's settings have sequential scans and sorts
