@@ -5,8 +5,7 @@ use axum::http::Uri;
 use super::error::ConfigError;
 use super::read::{Report, Section, text_of};
 use super::secret::Secret;
-use super::url::REDACTED;
-use super::values::{Label, Value};
+use super::values::{Label, Value, http_url, show_without_user};
 
 /// An endpoint that gives tokens for client credentials (RFC 6749, section 4.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,13 +39,9 @@ impl Value for TokenUrl {
     fn read(text: &str) -> Result<Self, String> {
         let is_safe = |uri: Uri| {
             let is_local = uri.host().is_some_and(|host| THIS_MACHINE.contains(&host));
-            match uri.scheme_str() {
-                Some("https") => !text.contains('@'),
-                Some("http") => is_local && !text.contains('@'),
-                _ => false,
-            }
+            uri.scheme_str() == Some("https") || is_local
         };
-        match text.parse().is_ok_and(is_safe) {
+        match http_url(text).is_some_and(is_safe) {
             true => Ok(Self(text.to_owned())),
             false => Err(
                 "must be https://host/path without a user: the client's secret is sent there"
@@ -59,12 +54,8 @@ impl Value for TokenUrl {
         self.0.clone()
     }
 
-    // What is before an @ is a password.
     fn show_malformed(text: &str) -> String {
-        match text.contains('@') {
-            true => REDACTED.to_owned(),
-            false => format!("{text:?}"),
-        }
+        show_without_user(text)
     }
 }
 

@@ -255,14 +255,8 @@ impl OtlpEndpoint {
 
 impl Value for OtlpEndpoint {
     fn read(text: &str) -> Result<Self, String> {
-        let is_possible = |uri: Uri| {
-            let authority = uri.authority().map(|authority| authority.as_str());
-            matches!(uri.scheme_str(), Some("http" | "https"))
-                && authority.is_some_and(|authority| !authority.contains('@'))
-                && uri.path() == "/"
-                && uri.query().is_none()
-        };
-        match text.parse().is_ok_and(is_possible) {
+        let is_bare = |uri: Uri| uri.path() == "/" && uri.query().is_none();
+        match http_url(text).is_some_and(is_bare) {
             true => Ok(Self(text.to_owned())),
             false => Err(
                 "must be http://host:port or https://host:port, without a user and a path"
@@ -276,10 +270,22 @@ impl Value for OtlpEndpoint {
     }
 
     fn show_malformed(text: &str) -> String {
-        match text.contains('@') {
-            true => REDACTED.to_owned(),
-            false => format!("{text:?}"),
-        }
+        show_without_user(text)
+    }
+}
+
+/// A URL of http or https, without a user.
+pub(super) fn http_url(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    (is_http && !text.contains('@')).then_some(uri)
+}
+
+/// A text that should be such a URL. What is before an @ may be a password.
+pub(super) fn show_without_user(text: &str) -> String {
+    match text.contains('@') {
+        true => REDACTED.to_owned(),
+        false => format!("{text:?}"),
     }
 }
 
