@@ -219,6 +219,35 @@ async fn a_decision_taken_while_no_relay_runs_is_acted_upon_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_decision_before_anything_is_read_ends_no_other_block() {
+    let mut fixture = fixture("other_block", "block_key").await;
+    for (key, number) in [
+        ("let go", None),
+        ("blocked", None),
+        ("let go", Some(2)),
+        ("blocked", Some(2)),
+    ] {
+        write(&mut fixture, key, number).await;
+    }
+    fixture.relay.start();
+    parked(&mut fixture, 2).await;
+    fixture.relay.stop().await;
+    limit(&fixture, "200000").await;
+    let first = "array(select min(id) from outboxd_parked)";
+    let decide = format!("select outbox_dead_decide('public.outbox_events', {first}, 'retry')");
+    assert_eq!(number(&mut fixture.database, &decide).await, 1);
+    fixture.relay.start();
+    assert_eq!(next(&mut fixture).await, pair("let go", LARGE_BYTES));
+    assert_eq!(next(&mut fixture).await, pair("let go", 2));
+    fixture
+        .until("select count(*) = 2 from outbox_events where sent_at is null")
+        .await;
+    fixture.metric_is("held_rows", |rows| rows == 1.0).await;
+    assert_eq!(fixture.published(), 2);
+    fixture.relay.stop().await;
+}
+
+#[tokio::test]
 async fn rows_that_cannot_be_messages_are_parked_before_they_are_sent() {
     let mut fixture = fixture("unsendable", "park_row").await;
     fixture.relay.start();

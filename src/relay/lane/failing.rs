@@ -244,8 +244,11 @@ impl LaneCore {
             self.window.pass_over_parked(event);
             if let Some(Blocked { topic, key }) = blocks {
                 let keys = self.blocked.entry(topic).or_default();
-                let from = event.id;
-                keys.push(BlockedKey { key, from });
+                keys.push(BlockedKey {
+                    key,
+                    from: event.id,
+                    is_decided: false,
+                });
             }
         }
         self.is_loaded = true;
@@ -292,8 +295,23 @@ impl LaneCore {
 
     /// A topic is numbered: its blocked keys can be held.
     pub(super) fn block_keys_of(&mut self, topic: TopicId, name: &str) {
-        for BlockedKey { key, from } in self.blocked.remove(name).unwrap_or_default() {
-            self.window.block(topic, &key, from);
+        for blocked in self.blocked.remove(name).unwrap_or_default() {
+            self.window.block(topic, &blocked.key, blocked.from);
+            if blocked.is_decided {
+                self.window.unblock(topic, &blocked.key);
+            }
+        }
+    }
+
+    /// Nothing blocks the key any more.
+    fn unblock(&mut self, Blocked { topic, key }: &Blocked) {
+        if let Some(topic) = self.topics.id(topic) {
+            self.window.unblock(topic, key);
+            return;
+        }
+        let of_topic = self.blocked.get_mut(topic).into_iter().flatten();
+        for blocked in of_topic.filter(|blocked| blocked.key == *key) {
+            blocked.is_decided = true;
         }
     }
 
@@ -308,13 +326,8 @@ impl LaneCore {
             Decision::Retry => self.window.retry(event),
             Decision::Discard => self.window.discard(event),
         }
-        if let Some(Blocked { topic, key }) = unblocks {
-            match self.topics.id(&topic) {
-                Some(topic) => self.window.unblock(topic, &key),
-                None => {
-                    self.blocked.remove(&topic);
-                }
-            }
+        if let Some(blocked) = unblocks {
+            self.unblock(&blocked);
         }
         tracing::info!(
             outbox = self.name,

@@ -150,6 +150,8 @@ struct BlockedKey {
     key: Box<[u8]>,
     /// The row's id.
     from: i64,
+    /// Nothing blocks it any more: its rows come with a pass.
+    is_decided: bool,
 }
 
 /// What happened next.
