@@ -467,7 +467,7 @@ async fn wrong_arguments_are_refused_by_name_rule_and_value() {
         ),
         (
             &["list", "--class", "odd"],
-            "invalid value 'odd' for '--class <CLASS>'\n  [possible values: row, crash, unknown]",
+            "invalid value 'odd' for '--class <CLASS>'\n  [possible values: row, crash, unreadable, unknown]",
         ),
         (
             &["list", "--older-than", "soon"],

@@ -42,3 +42,4 @@ mod status;
 mod support;
 mod tail;
 mod trace;
+mod unreadable;

@@ -81,7 +81,19 @@ async fn ask(
     }
     let waiting = session
         .group(async |session| sample(session, config, outbox).await)
-        .await?;
+        .await;
+    let waiting = match waiting {
+        Err(error) => {
+            let said = error.said_of_a_row().ok_or(error)?;
+            book.warning(
+                "unreadable-rows",
+                format!("Postgres cannot read one of the first unsent rows: {said}"),
+                "mend it; a relay parks it as class unreadable, see outboxd dead",
+            );
+            return Ok(None);
+        }
+        Ok(waiting) => waiting,
+    };
     judge_names(&waiting, book);
     Ok(Some(waiting))
 }

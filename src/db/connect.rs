@@ -333,6 +333,22 @@ impl Session {
         done
     }
 
+    /// Does `work` within a group, which an error of the work does not end.
+    ///
+    /// # Errors
+    /// The work's; or whatever Postgres says, and then the group is over.
+    pub async fn attempt<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        self.in_transaction("savepoint attempt").await?;
+        let done = work(self).await;
+        if done.is_err() {
+            self.in_transaction("rollback to savepoint attempt").await?;
+        }
+        done
+    }
+
     /// Starts a group of statements. Behind a pooler it says which server process answers.
     ///
     /// # Errors
@@ -361,14 +377,18 @@ impl Session {
     /// # Errors
     /// As [`Session::begin`].
     pub async fn commit(&mut self) -> Result<(), DbError> {
+        self.in_transaction("commit").await
+    }
+
+    /// Only behind a pooler there is a transaction.
+    async fn in_transaction(&mut self, statement: &'static str) -> Result<(), DbError> {
         if self.preamble.is_none() {
             return Ok(());
         }
-        (&mut self.connection)
-            .execute(sqlx::raw_sql("commit"))
-            .await
-            .map(|_| ())
-            .map_err(DbError::query("committing a transaction behind the pooler"))
+        let done = (&mut self.connection).execute(sqlx::raw_sql(statement));
+        done.await.map(|_| ()).map_err(DbError::query(format!(
+            "{statement}, in a transaction behind the pooler"
+        )))
     }
 
     /// A query in the form that this connection bears: named on a direct one, unnamed behind a pooler.

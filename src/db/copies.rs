@@ -15,8 +15,8 @@ pub struct Uncopied {
     pub topic: String,
     pub key: Option<Vec<u8>>,
     pub class: String,
-    /// Relays died at it: nobody is to look at it.
-    pub is_deadly: bool,
+    /// Nobody died of it, and Postgres could read it.
+    pub is_readable: bool,
     pub reason: String,
     pub attempts: i32,
     /// In microseconds since 1970: parked again, the row is to be copied again.
@@ -36,7 +36,8 @@ impl Copies {
         let parked_at = "(extract(epoch from p.parked_at) * 1000000)::bigint";
         Copies {
             uncopied: format!(
-                "select p.id, p.event_id, p.topic, p.key, p.class, p.class = 'crash' as is_deadly, p.reason, \
+                "select p.id, p.event_id, p.topic, p.key, p.class, \
+                        p.class not in ('crash', 'unreadable') as is_readable, p.reason, \
                         p.attempts, {parked_at} as parked_at_us \
                  from {table} p where p.outbox = $1 and p.copied_at is null and p.id > $2 order by p.id limit $3"
             )
@@ -107,7 +108,7 @@ fn uncopied(row: &PgRow) -> sqlx::Result<Uncopied> {
         topic: row.try_get("topic")?,
         key: row.try_get("key")?,
         class: row.try_get("class")?,
-        is_deadly: row.try_get("is_deadly")?,
+        is_readable: row.try_get("is_readable")?,
         reason: row.try_get("reason")?,
         attempts: row.try_get("attempts")?,
         parked_at_us: row.try_get("parked_at_us")?,

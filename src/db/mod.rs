@@ -22,7 +22,11 @@ pub use migrate::Roles;
 
 pub use crate::config::TableName;
 
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
 use crate::config::ConfigError;
+use crate::event::EventRef;
 
 /// An instant as RFC 3339 in UTC, with microseconds.
 fn rfc3339(instant: &str) -> String {
@@ -97,6 +101,27 @@ impl DbError {
         }
     }
 
+    /// What is said of a row, if it may be for what a row holds: Postgres cannot make of it what is asked for, or its
+    /// answer cannot be read. The classes are those of the manual's appendix on error codes.
+    pub fn said_of_a_row(&self) -> Option<String> {
+        let DbError::Query { source, .. } = self else {
+            return None;
+        };
+        match source {
+            // Data exceptions, exceeded limits (a text of more than 1 GB), corrupt data.
+            sqlx::Error::Database(error) => {
+                let code = error.code()?;
+                let mut classes = ["22", "54", "XX"].iter();
+                let is_of_data = classes.any(|class| code.starts_with(class));
+                is_of_data.then(|| error.message().to_owned())
+            }
+            sqlx::Error::ColumnDecode { source, .. } | sqlx::Error::Decode(source) => {
+                Some(source.to_string())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether an outage ends only when somebody changes a certificate or a secret.
     pub fn is_for_somebody(&self) -> bool {
         matches!(self, DbError::Certificate { .. } | DbError::Secret(_))
@@ -121,6 +146,14 @@ fn pooler_hint(error: &sqlx::Error) -> &'static str {
     } else {
         ""
     }
+}
+
+/// An event, of which id and UUID stand first in the row.
+fn event_ref(row: &PgRow) -> sqlx::Result<EventRef> {
+    Ok(EventRef {
+        id: row.try_get(0)?,
+        event_id: row.try_get(1)?,
+    })
 }
 
 /// A string of SQL, whatever `standard_conforming_strings` says.

@@ -10,7 +10,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
 
 use super::lease::{Fence, fenced, with_fence};
-use super::{DbError, Session};
+use super::{DbError, Session, event_ref};
 use crate::event::EventRef;
 
 /// Why a row is parked.
@@ -36,6 +36,8 @@ pub enum Class {
     Row,
     /// Relays died at it.
     Crash,
+    /// Postgres cannot read it, or not so that anybody else can.
+    Unreadable,
     /// An error that nobody has classified, again and again.
     Unknown,
 }
@@ -45,6 +47,7 @@ impl Class {
         match self {
             Class::Row => "row",
             Class::Crash => "crash",
+            Class::Unreadable => "unreadable",
             Class::Unknown => "unknown",
         }
     }
@@ -56,8 +59,6 @@ pub struct Parked {
     pub event: EventRef,
     /// The key that it blocks, if it does.
     pub blocks: Option<Blocked>,
-    /// Relays died at it: it is not even to be encoded.
-    pub is_deadly: bool,
 }
 
 /// An order key whose rows wait for a decision.
@@ -129,8 +130,7 @@ impl ParkedRows {
             )
             .into(),
             load: format!(
-                "select id, event_id, topic, key, blocks_key, class = 'crash' as is_deadly \
-                 from {s}.outboxd_parked \
+                "select id, event_id, topic, key, blocks_key from {s}.outboxd_parked \
                  where outbox = $1 order by id limit $2"
             )
             .into(),
@@ -210,9 +210,8 @@ impl ParkedRows {
             .map(|row| {
                 let blocks: bool = row.try_get(4)?;
                 Ok(Parked {
-                    event: event(row)?,
+                    event: event_ref(row)?,
                     blocks: if blocks { blocked(row)? } else { None },
-                    is_deadly: row.try_get(5)?,
                 })
             })
             .collect::<sqlx::Result<_>>()
@@ -240,7 +239,7 @@ impl ParkedRows {
                     "discard" => Decision::Discard,
                     _ => Decision::Retry,
                 };
-                Ok((event(row)?, decision))
+                Ok((event_ref(row)?, decision))
             })
             .collect::<sqlx::Result<_>>()
             .map_err(action())
@@ -273,7 +272,7 @@ impl ParkedRows {
             .map(|row| {
                 let unblocks: bool = row.try_get(4)?;
                 Ok(Decided {
-                    event: event(row)?,
+                    event: event_ref(row)?,
                     decision,
                     unblocks: if unblocks { blocked(row)? } else { None },
                 })
@@ -314,13 +313,6 @@ impl Columns {
         self.failing_for.push(row.failing_for.as_secs_f64());
         self.blocks.push(row.blocks_key);
     }
-}
-
-fn event(row: &PgRow) -> sqlx::Result<EventRef> {
-    Ok(EventRef {
-        id: row.try_get(0)?,
-        event_id: row.try_get(1)?,
-    })
 }
 
 /// Topic and key, which stand third and fourth; nothing for a row without a key, which blocks nobody.

@@ -123,7 +123,10 @@ pub fn verdict(
     max_attempts: u32,
     topic_is_suspect: bool,
 ) -> Verdict {
-    let is_poison = class == Class::Row || attempts >= max_attempts;
+    let is_poison = match class {
+        Class::Row | Class::Unreadable => true,
+        Class::Crash | Class::Unknown => attempts >= max_attempts,
+    };
     match by {
         RefusedBy::Check if is_poison => Verdict::Park,
         RefusedBy::Broker if is_poison && !topic_is_suspect => Verdict::Park,
@@ -185,6 +188,7 @@ mod tests {
             (Class::Unknown, Broker, 5, false, Park),
             (Class::Unknown, Broker, 5, true, Retry),
             (Class::Unknown, Check, 4, false, Retry),
+            (Class::Unreadable, Check, 0, false, Park),
         ] {
             let found = verdict(class, by, attempts, 5, topic_is_suspect);
             assert_eq!(

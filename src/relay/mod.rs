@@ -373,6 +373,7 @@ impl Relay {
             progress: Arc::clone(&self.progress),
             metrics: self.metrics.clone(),
             wake: Arc::clone(&self.wake),
+            is_careful: false,
         }
     }
 }

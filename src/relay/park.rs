@@ -220,7 +220,6 @@ impl Parker {
         Ok(is_held.then_some(Parked {
             event,
             blocks: None,
-            is_deadly: true,
         }))
     }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::fault::Fault;
+use super::source::Unread;
 use super::window::{Outgoing, TopicId};
 use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate, is_topic_name};
 use crate::envelope::{Encoder, Envelope, render};
@@ -59,7 +60,7 @@ pub struct Router {
     topics: HashMap<Box<str>, TopicId>,
     new_topics: Vec<(TopicId, Arc<str>)>,
     name: String,
-    unread: Arc<HashSet<EventRef>>,
+    unread: Arc<Unread>,
     fault: Option<Fault>,
     /// Spans are made of rows with a sampled trace.
     traces: bool,
@@ -92,14 +93,18 @@ impl Router {
     }
 
     /// Rows to be left out of batches from now on, and not to be looked at.
-    pub fn leave_unread(&mut self, unread: Arc<HashSet<EventRef>>) {
+    pub fn leave_unread(&mut self, unread: Arc<Unread>) {
         self.unread = unread;
+    }
+
+    pub fn unread(&self) -> &Unread {
+        &self.unread
     }
 
     /// Encodes one row. A row that cannot be sent becomes an entry that says why, so that it keeps its
     /// place before the later rows of its key.
     pub fn route(&mut self, event: &Event<'_>) -> Outgoing {
-        if self.is_unread(event.reference) {
+        if self.unread.contains(event.reference) {
             return Outgoing::unread(event.reference);
         }
         if let Some(fault) = self.fault {
@@ -127,6 +132,7 @@ impl Router {
             topic,
             message,
             unsendable,
+            is_unreadable: false,
             timestamp_ms: match self.timestamp {
                 EventTimestamp::CreatedAt => event.created_at.map(CreatedAt::unix_millis),
                 EventTimestamp::None => None,
@@ -144,15 +150,21 @@ impl Router {
         }
     }
 
-    fn is_unread(&self, event: EventRef) -> bool {
-        !self.unread.is_empty() && self.unread.contains(&event)
+    /// An entry for a row that Postgres cannot read, for this reason. Of its topic nothing is known.
+    pub fn unreadable(&mut self, event: EventRef, reason: &str) -> Outgoing {
+        self.name.clear();
+        Outgoing {
+            topic: self.number(),
+            unsendable: Some(reason.into()),
+            is_unreadable: true,
+            created_at_us: now_us(),
+            ..Outgoing::unread(event)
+        }
     }
 
     /// Puts rows and the topics they brought together.
     pub fn batch(&mut self, mut rows: Vec<Outgoing>, origin: Origin) -> Batch {
-        if !self.unread.is_empty() {
-            rows.retain(|row| !self.is_unread(row.event));
-        }
+        rows.retain(|row| !self.unread.contains(row.event));
         Batch {
             rows,
             new_topics: std::mem::take(&mut self.new_topics),
@@ -177,6 +189,11 @@ impl Router {
                 }
             }
         }
+        self.number()
+    }
+
+    /// The number of the topic that `self.name` is.
+    fn number(&mut self) -> TopicId {
         if let Some(id) = self.topics.get(self.name.as_str()) {
             return *id;
         }

@@ -134,7 +134,7 @@ const CASES: &[Case] = &[
     ),
     (
         &["dead", "list", "--class", "odd"],
-        "'odd' for '--class <CLASS>'\n  [possible values: row, crash, unknown]",
+        "'odd' for '--class <CLASS>'\n  [possible values: row, crash, unreadable, unknown]",
     ),
     (
         &["tail", "--count", "0"],

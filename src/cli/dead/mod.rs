@@ -72,7 +72,7 @@ struct FilterArgs {
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// Only those of this class: the row's own fault, relays that died at it, or nobody knows
-    #[arg(long, value_name = "CLASS", value_parser = ["row", "crash", "unknown"])]
+    #[arg(long, value_name = "CLASS", value_parser = ["row", "crash", "unreadable", "unknown"])]
     class: Option<String>,
     /// Only those whose reason contains this text, in capitals or not
     #[arg(long, value_name = "TEXT")]
@@ -263,15 +263,20 @@ async fn show(args: &ShowArgs) -> anyhow::Result<Exit> {
         true => i32::MAX,
         false => SHOWN,
     };
-    let session = &mut opened.session;
-    session.begin().await?;
-    let inspector = Inspector::open(session, &opened.outbox).await?;
-    let row = inspector.row(session, note.event, most).await?;
-    session.commit().await?;
+    let outbox = &opened.outbox;
+    let asked = opened.session.group(async |session| {
+        let inspector = Inspector::open(session, outbox).await?;
+        inspector.row(session, note.event, most).await
+    });
+    let row = match asked.await {
+        Ok(Some(cells)) => text::Row::Stands(cells),
+        Ok(None) => text::Row::Gone,
+        Err(error) => text::Row::Unreadable(error.said_of_a_row().ok_or(error)?),
+    };
     let mut out = std::io::stdout().lock();
     let shown = match args.json {
-        true => format!("{:#}\n", text::json_with_row(&note, row.as_deref())),
-        false => text::page(&note, row.as_deref()),
+        true => format!("{:#}\n", text::json_with_row(&note, &row)),
+        false => text::page(&note, &row),
     };
     let _ = out.write_all(shown.as_bytes());
     Ok(Exit::Success)

@@ -10,6 +10,14 @@ use crate::db::outbox::inspect::Cell;
 const GONE: &str =
     "\nThe row is gone: somebody deleted it, or its id belongs to another event now.\n";
 
+/// What is in the table of a parked row.
+pub enum Row {
+    Stands(Vec<Cell>),
+    Gone,
+    /// Why Postgres cannot read it.
+    Unreadable(String),
+}
+
 /// One line.
 pub fn line(note: &Note) -> String {
     let mut line = format!(
@@ -53,7 +61,7 @@ fn key(note: &Note) -> String {
 }
 
 /// Everything about a row, and the row itself if it is still there.
-pub fn page(note: &Note, row: Option<&[Cell]>) -> String {
+pub fn page(note: &Note, row: &Row) -> String {
     let event_id = note.event.event_id.to_string();
     let mut lines = vec![
         ("id", note.event.id.to_string()),
@@ -96,8 +104,11 @@ pub fn page(note: &Note, row: Option<&[Cell]>) -> String {
         let _ = writeln!(text, "{name:<15} {value}");
     }
     match row {
-        None => text.push_str(GONE),
-        Some(cells) => {
+        Row::Gone => text.push_str(GONE),
+        Row::Unreadable(said) => {
+            let _ = writeln!(text, "\nPostgres cannot read the row: {}", plain(said));
+        }
+        Row::Stands(cells) => {
             text.push_str("\nThe row in its table:\n");
             for cell in cells {
                 let _ = writeln!(text, "{:<15} {}", cell.column, value(cell));
@@ -144,12 +155,18 @@ pub fn json(note: &Note) -> Value {
     })
 }
 
-/// The note, and under `row` each column's value as Postgres writes it; null if the row is gone. Under
-/// `shortened` the length in bytes of what is not there as a whole.
-pub fn json_with_row(note: &Note, row: Option<&[Cell]>) -> Value {
+/// The note, and under `row` each column's value as Postgres writes it; null if the row is gone, or cannot be read
+/// for what `unreadable` says. Under `shortened` the length in bytes of what is not there as a whole.
+pub fn json_with_row(note: &Note, row: &Row) -> Value {
     let mut shown = json(note);
     let mut shortened = Map::new();
-    shown["row"] = row.map_or(Value::Null, |cells| {
+    let (cells, unreadable) = match row {
+        Row::Stands(cells) => (Some(cells), None),
+        Row::Gone => (None, None),
+        Row::Unreadable(said) => (None, Some(said)),
+    };
+    shown["unreadable"] = unreadable.map_or(Value::Null, |said| said.as_str().into());
+    shown["row"] = cells.map_or(Value::Null, |cells| {
         let columns = cells.iter().map(|cell| {
             let value = cell.value.as_ref().map(|value| {
                 if !value.is_whole {

@@ -43,6 +43,12 @@ pub const RELAY: &[Migration] = &[
         compatible_with: 1,
         sql: include_str!("../../../migrations/relay/0005_bypasses.sql"),
     },
+    Migration {
+        version: 6,
+        name: "unreadable",
+        compatible_with: 1,
+        sql: include_str!("../../../migrations/relay/0006_unreadable.sql"),
+    },
 ];
 
 pub const OUTBOX: &[Migration] = &[Migration {

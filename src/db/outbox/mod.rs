@@ -18,7 +18,7 @@ use sqlx::{Executor, Row};
 use uuid::Uuid;
 
 use super::lease::Fence;
-use super::{DbError, Session, TableName, catalogue};
+use super::{DbError, Session, TableName, catalogue, event_ref};
 use crate::config::{OnSent, OutboxConfig};
 use crate::event::{CreatedAt, Event, EventRef};
 
@@ -200,6 +200,55 @@ impl Outbox {
             )))
     }
 
+    /// What tells the unsent rows from above `after` up to `upto`, in order, up to `most` of them; nothing else of
+    /// them is read.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn references(
+        &self,
+        session: &mut Session,
+        after: i64,
+        upto: i64,
+        most: usize,
+    ) -> Result<Vec<EventRef>, DbError> {
+        let query = session
+            .query(&self.statements.references)
+            .bind(after)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .bind(upto);
+        let rows = session.connection().fetch_all(query).await;
+        let action = || DbError::query(format!("listing the unsent rows of {}", self.table));
+        let rows = rows.map_err(action())?;
+        rows.iter()
+            .map(event_ref)
+            .collect::<sqlx::Result<_>>()
+            .map_err(action())
+    }
+
+    /// The unsent ones among the rows with these ids, in order.
+    ///
+    /// # Errors
+    /// As [`Outbox::forward`].
+    pub async fn unsent_with_ids<T>(
+        &self,
+        session: &mut Session,
+        ids: Vec<i64>,
+        limit: BatchLimit,
+        take: impl FnMut(&Event<'_>) -> T,
+    ) -> Result<Batch<T>, DbError> {
+        let query = session
+            .query(&self.statements.unsent_with_ids)
+            .bind(ids)
+            .bind(limit.rows as i64);
+        read(session, query, self.row(), limit, take)
+            .await
+            .map_err(DbError::query(format!(
+                "reading unsent rows of {}",
+                self.table
+            )))
+    }
+
     /// The rows with these ids, in order, whether they were sent or not.
     ///
     /// # Errors
@@ -287,12 +336,7 @@ impl Outbox {
             .bind(outbox.to_owned())
             .bind(after);
         let row = session.connection().fetch_optional(query).await;
-        let event = row.map_err(action())?.map(|row| {
-            Ok::<_, sqlx::Error>(EventRef {
-                id: row.try_get(0)?,
-                event_id: row.try_get(1)?,
-            })
-        });
+        let event = row.map_err(action())?.as_ref().map(event_ref);
         event.transpose().map_err(action())
     }
 

@@ -12,6 +12,8 @@ pub struct Statements {
     pub forward: Arc<str>,
     pub late: Arc<str>,
     pub unsent: Arc<str>,
+    pub references: Arc<str>,
+    pub unsent_with_ids: Arc<str>,
     pub with_ids: Arc<str>,
     pub settle: Arc<str>,
     pub pending: Arc<str>,
@@ -65,6 +67,14 @@ impl Statements {
             )),
             unsent: select(&format!(
                 "{t} e where {unsent}{id} > $1 and {id} <= $3 order by {id} limit $2"
+            )),
+            references: format!(
+                "select {id_value}, {fingerprint} from {t} e \
+                 where {unsent}{id} > $1 and {id} <= $3 order by {id} limit $2"
+            )
+            .into(),
+            unsent_with_ids: select(&format!(
+                "{t} e where {unsent}{id} = any($1) order by {id} limit $2"
             )),
             with_ids: select(&format!(
                 "{t} e where {id} = any($1) order by {id} limit $2"

@@ -140,7 +140,7 @@ impl Copier {
             .copies
             .uncopied(session, &name, after, ROWS as i64)
             .await?;
-        let readable = notes.iter().filter(|note| !note.is_deadly);
+        let readable = notes.iter().filter(|note| note.is_readable);
         let ids: Vec<i64> = readable.map(|note| note.event.id).collect();
         // One row more than there are, so that only bytes can be too many.
         let limit = BatchLimit {

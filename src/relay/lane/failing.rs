@@ -79,8 +79,12 @@ impl LaneCore {
 
     /// A row cannot be a message of its topic: it never goes to the producer.
     pub(super) fn unsendable(&mut self, ticket: Ticket, reason: &str) {
+        let is_unreadable = |row: &Outgoing| row.is_unreadable;
         let refusal = Refusal {
-            class: Class::Row,
+            class: match self.window.outgoing(ticket).is_some_and(is_unreadable) {
+                true => Class::Unreadable,
+                false => Class::Row,
+            },
             by: RefusedBy::Check,
             reason,
         };
@@ -219,11 +223,15 @@ impl LaneCore {
             }
             Parks::Wished(wishes) => self.take_wishes(wishes),
             Parks::Done(tickets) => {
+                let mut unreadable = Vec::new();
                 for ticket in tickets {
                     let row = self.window.outgoing(ticket);
                     let blocks = row.is_some_and(|row| self.blocks_key(row));
-                    self.window.parked(ticket, blocks, Instant::now());
+                    let parked = self.window.parked(ticket, blocks, Instant::now());
+                    let parked = parked.filter(|row| row.is_unreadable);
+                    unreadable.extend(parked.map(|row| row.event));
                 }
+                self.leave_unread(&unreadable);
                 self.moved.acknowledged = true;
                 self.vain_rebuilds = 0;
                 self.make_progress();
@@ -231,6 +239,7 @@ impl LaneCore {
             Parks::Noted => self.noted(),
             Parks::Decided(decided) => {
                 self.all_is_decided = decided.is_empty();
+                self.let_read(decided.iter().map(|decided| decided.event));
                 decided.into_iter().for_each(|decided| self.act(decided));
             }
             Parks::Fenced => return false,
@@ -240,7 +249,7 @@ impl LaneCore {
 
     /// What was parked before our time. A blocked key's topic gets its number with its first row.
     fn take_parked(&mut self, parked: Vec<Parked>) {
-        for Parked { event, blocks, .. } in parked {
+        for Parked { event, blocks } in parked {
             self.window.pass_over_parked(event);
             if let Some(Blocked { topic, key }) = blocks {
                 let keys = self.blocked.entry(topic).or_default();
@@ -321,7 +330,6 @@ impl LaneCore {
             decision,
             unblocks,
         } = decided;
-        self.let_read(event);
         match decision {
             Decision::Retry => self.window.retry(event),
             Decision::Discard => self.window.discard(event),

@@ -8,6 +8,7 @@ use crate::db::lease::Deaths;
 use crate::event::EventRef;
 use crate::relay::caution::{Caution, Note, Plan};
 use crate::relay::park::{Loaded, Order};
+use crate::relay::source::Unread;
 
 impl LaneCore {
     /// What was parked before is known: the source may begin.
@@ -23,12 +24,7 @@ impl LaneCore {
                 "relays died in succession without progress, reading fewer rows at a time"
             );
         }
-        // In a trial parked rows are not to be counted among those under suspicion.
-        let is_trial = self.caution.is_new_trial();
-        let parked = loaded.parked.iter();
-        let unread = parked
-            .filter(|parked| is_trial || parked.is_deadly)
-            .map(|parked| parked.event);
+        let unread = loaded.parked.iter().map(|parked| parked.event);
         let unread = Arc::new(unread.collect());
         self.allowance.send_modify(|allowance| {
             allowance.unread = unread;
@@ -37,11 +33,25 @@ impl LaneCore {
         self.allow();
     }
 
-    /// Somebody has decided about a row that may be one which nobody is to look at.
-    pub(super) fn let_read(&mut self, event: EventRef) {
-        if self.allowance.borrow().unread.contains(&event) {
+    /// Somebody has decided about these rows: they may be looked at.
+    pub(super) fn let_read(&mut self, events: impl Iterator<Item = EventRef>) {
+        let unread = Arc::clone(&self.allowance.borrow().unread);
+        let events: Vec<_> = events.filter(|event| unread.contains(*event)).collect();
+        drop(unread);
+        self.change_unread(&events, Unread::remove);
+    }
+
+    /// These rows are parked, and Postgres cannot read them.
+    pub(super) fn leave_unread(&mut self, events: &[EventRef]) {
+        self.change_unread(events, Unread::insert);
+    }
+
+    /// The set is copied for it, while the source looks at the old one.
+    fn change_unread(&self, events: &[EventRef], change: impl Fn(&mut Unread, EventRef)) {
+        if !events.is_empty() {
             self.allowance.send_modify(|allowance| {
-                Arc::make_mut(&mut allowance.unread).remove(&event);
+                let unread = Arc::make_mut(&mut allowance.unread);
+                events.iter().for_each(|event| change(unread, *event));
             });
         }
     }

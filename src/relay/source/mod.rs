@@ -3,8 +3,10 @@
 //! Invariant: no row of a forward batch is handed over until the gaps below it have been asked for in
 //! the same snapshot or a later one; late rows go first. What decides is [`Horizon`](super::horizon::Horizon); here is the I/O.
 
+mod around;
 mod orders;
 mod scan;
+mod unread;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +28,7 @@ use orders::{Allowed, Orders};
 use scan::Scan;
 
 pub use orders::{Allowance, Directions};
+pub use unread::Unread;
 
 /// The first wait after an empty poll, doubled up to `poll_interval`.
 const FIRST_WAIT: Duration = Duration::from_millis(1);
@@ -50,6 +53,8 @@ pub struct Source {
     pub metrics: OutboxMetrics,
     /// Wakes an idle source; LISTEN notifies it.
     pub wake: Arc<Notify>,
+    /// Something that was read may be what Postgres cannot read, until everything was read: see `around`.
+    pub is_careful: bool,
 }
 
 /// What one poll brought.
@@ -77,6 +82,7 @@ impl Source {
                 ended = self.scan(&rows, &mut orders, &mut retry) => ended,
             };
             let Err(error) = ended else { return };
+            self.is_careful |= error.said_of_a_row().is_some();
             self.postgres.note(
                 &error,
                 &mut retry,
@@ -231,16 +237,11 @@ impl Source {
         let mut full = false;
         let mut rows = std::mem::take(&mut scan.waiting);
         if rows.is_empty() {
-            let router = &mut self.router;
             let position = scan.horizon.position();
-            let take = |event: &Event<'_>| router.route(event);
             let limit = self.settings.limit;
             let forward = if !scan.is_past_cleared && position < allowed.cleared_upto {
                 let upto = allowed.cleared_upto;
-                let cleared = self
-                    .outbox
-                    .unsent_between(session, position, upto, limit, take);
-                let cleared = cleared.await?;
+                let cleared = self.unsent(session, position, Some(upto), limit).await?;
                 scan.is_past_cleared = !cleared.full;
                 // Those above come next.
                 outbox::Batch {
@@ -250,11 +251,12 @@ impl Source {
             } else {
                 let rows = limit.rows.min(allowed.rows);
                 let limit = BatchLimit { rows, ..limit };
-                self.outbox.forward(session, position, limit, take).await?
+                self.unsent(session, position, None, limit).await?
             };
             scan.horizon
                 .read_forward(forward.rows.iter().map(|row| row.event.id));
             full = forward.full;
+            self.is_careful &= full;
             rows = forward.rows;
         }
         let complete_upto = self.ask_gaps(session, scan, &mut rows).await?;
@@ -283,14 +285,9 @@ impl Source {
         after: i64,
     ) -> Result<(Batch, Option<i64>), DbError> {
         scan.begin(session).await?;
-        let router = &mut self.router;
         let mut upto = scan.horizon.position();
-        let unsent = self
-            .outbox
-            .unsent_between(session, after, upto, self.settings.limit, |event| {
-                router.route(event)
-            })
-            .await?;
+        let limit = self.settings.limit;
+        let unsent = self.unsent(session, after, Some(upto), limit).await?;
         for row in &unsent.rows {
             scan.horizon.found(row.event.id);
         }
@@ -367,15 +364,10 @@ impl Source {
     /// given (ids made by clients, a sequence set back and forth). The window knows those it has.
     async fn sweep(&mut self, session: &mut Session, scan: &mut Scan) -> Result<Batch, DbError> {
         session.begin().await?;
-        let router = &mut self.router;
         let after = scan.sweeping_after.unwrap_or(i64::MIN);
         let upto = scan.horizon.position();
-        let mut found = self
-            .outbox
-            .unsent_between(session, after, upto, self.settings.limit, |event| {
-                router.route(event)
-            })
-            .await?;
+        let limit = self.settings.limit;
+        let mut found = self.unsent(session, after, Some(upto), limit).await?;
         session.commit().await?;
         scan.sweeping_after = found
             .rows

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
 use tokio::sync::watch;
 
 use super::Poll;
-use crate::event::EventRef;
+use super::unread::Unread;
 use crate::relay::horizon::Horizon;
 
 /// What the lane lets the source read; nothing at first.
@@ -16,7 +15,7 @@ pub struct Allowance {
     pub rows: u64,
     pub cleared_upto: i64,
     /// Rows that are not to be looked at.
-    pub unread: Arc<HashSet<EventRef>>,
+    pub unread: Arc<Unread>,
 }
 
 /// What one poll may hand over.
@@ -79,7 +78,7 @@ impl Orders {
         })
     }
 
-    pub(super) fn unread(&self) -> Arc<HashSet<EventRef>> {
+    pub(super) fn unread(&self) -> Arc<Unread> {
         Arc::clone(&self.allowance.borrow().unread)
     }
 

@@ -21,6 +21,8 @@ pub struct Outgoing {
     pub message: Message,
     /// Why it cannot be sent at all, if so; the message then has only its key.
     pub unsendable: Option<Box<str>>,
+    /// That is because Postgres cannot read it: nothing is known of it, not even its key.
+    pub is_unreadable: bool,
     /// Kafka's timestamp, in milliseconds since 1970.
     pub timestamp_ms: Option<i64>,
     /// When the row was written, for the latency figures, in microseconds since 1970.
@@ -39,6 +41,7 @@ impl Outgoing {
             topic: TopicId(0),
             message: Message::keyless(event.id),
             unsendable: None,
+            is_unreadable: false,
             timestamp_ms: None,
             created_at_us: 0,
             first_seen: Instant::now(),

@@ -41,6 +41,7 @@ fn outgoing(id: i64, topic: u32, key: u64, now: Instant) -> Outgoing {
         topic: TopicId(topic),
         message: Message::of_key(&key.to_be_bytes()),
         unsendable: None,
+        is_unreadable: false,
         timestamp_ms: None,
         created_at_us: 0,
         first_seen: now,
