@@ -12,8 +12,8 @@ use crate::db::{DbError, Session};
 use crate::event::EventRef;
 use crate::relay::window::Outgoing;
 
-/// Rows that are listed at a time: 24 bytes each.
-const MAX_LISTED: usize = 10_000;
+/// Rows that are listed at a time beside those to be read: 24 bytes each, and less to fetch than by one poll more.
+const MAX_UNREAD: usize = 10_000;
 
 /// So many rows in succession that cannot be read are not to blame one by one.
 const MAX_UNREADABLE: usize = 50;
@@ -28,23 +28,44 @@ impl Source {
         upto: Option<i64>,
         limit: BatchLimit,
     ) -> Result<outbox::Batch<Outgoing>, DbError> {
-        if self.is_careful || self.router.unread().is_above(after) {
-            let upto = upto.unwrap_or(i64::MAX);
-            return self.unsent_around(session, after, upto, limit).await;
+        let end = upto.unwrap_or(i64::MAX);
+        let unread = self.router.unread().next(after).filter(|id| *id <= end);
+        if self.is_careful {
+            return self.unsent_around(session, after, end, limit).await;
         }
-        let router = &mut self.router;
+        let Some(unread) = unread else {
+            return self.unsent_directly(session, after, upto, limit).await;
+        };
+        if unread > after.saturating_add(limit.rows as i64) {
+            let before = self.unsent_directly(session, after, Some(unread - 1), limit);
+            let before = before.await?;
+            if before.full {
+                return Ok(before);
+            }
+        }
+        self.unsent_around(session, after, end, limit).await
+    }
+
+    async fn unsent_directly(
+        &mut self,
+        session: &mut Session,
+        after: i64,
+        upto: Option<i64>,
+        limit: BatchLimit,
+    ) -> Result<outbox::Batch<Outgoing>, DbError> {
+        let (outbox, router) = (&self.outbox, &mut self.router);
         let take = |event: &Event<'_>| router.route(event);
         match upto {
-            None => self.outbox.forward(session, after, limit, take).await,
+            None => outbox.forward(session, after, limit, take).await,
             Some(upto) => {
-                let between = self
-                    .outbox
-                    .unsent_between(session, after, upto, limit, take);
-                between.await
+                outbox
+                    .unsent_between(session, after, upto, limit, take)
+                    .await
             }
         }
     }
 
+    /// Lists rows, and reads by their ids those that may be read.
     async fn unsent_around(
         &mut self,
         session: &mut Session,
@@ -52,9 +73,11 @@ impl Source {
         upto: i64,
         limit: BatchLimit,
     ) -> Result<outbox::Batch<Outgoing>, DbError> {
-        let listed = self.outbox.references(session, after, upto, MAX_LISTED);
-        let mut listed = listed.await?;
-        let mut full = listed.len() == MAX_LISTED;
+        let unread = self.router.unread();
+        let among = unread.count(after, after.saturating_add(MAX_UNREAD as i64));
+        let most = limit.rows.saturating_add(among);
+        let mut listed = self.outbox.references(session, after, upto, most).await?;
+        let mut full = listed.len() == most;
         let is_unread = |event: &EventRef| self.router.unread().contains(*event);
         let wanted = listed.iter().filter(|event| !is_unread(event));
         let wanted: Vec<EventRef> = wanted.take(limit.rows).copied().collect();

@@ -1,4 +1,4 @@
-//! Rows that Postgres cannot read: they are parked, and stop nobody.
+//! Rows that are not read: what Postgres cannot read, which is parked, and what was parked before a relay started.
 
 use std::collections::BTreeMap;
 
@@ -219,5 +219,35 @@ async fn text_that_is_no_utf8_parks_its_row() {
         parked[&7].contains("Postgres cannot read it: invalid byte sequence"),
         "{parked:?}"
     );
+    fixture.relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_parked_is_left_out_wherever_it_stands() {
+    let mut fixture = Fixture::new("left_out").await;
+    fixture.relay.set("outbox.default.batch_rows", "100");
+    write(&mut fixture, 4_000, "'1'").await;
+    // Densely at the start, every third, alone and far from the others, and the last.
+    execute(
+        &mut fixture.database,
+        "insert into outboxd_parked (outbox, id, event_id, topic, class, reason, attempts, first_failed_at, blocks_key) \
+         select 'public.outbox_events', id, event_id, 't', 'row', 'a test', 1, now(), false from outbox_events \
+         where id <= 350 or id between 700 and 1300 and id % 3 = 0 or id in (3000, 4000)",
+    )
+    .await;
+    let parked =
+        sqlx::query("select id from outboxd_parked order by id").fetch_all(&mut fixture.database);
+    let parked: Vec<i64> = parked
+        .await
+        .expect("rows")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(parked.len(), 350 + 200 + 2);
+    fixture.relay.start();
+    others_arrive(&mut fixture, &parked).await;
+    decide(&mut fixture, "retry", &parked).await;
+    fixture.settled().await;
+    assert_eq!(fixture.published(), 4_000);
     fixture.relay.stop().await;
 }
