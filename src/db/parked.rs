@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
 
@@ -204,18 +205,16 @@ impl ParkedRows {
             .query(&self.load)
             .bind(outbox.to_owned())
             .bind(i64::try_from(most).unwrap_or(i64::MAX));
-        let rows = session.connection().fetch_all(query).await;
-        let rows = rows.map_err(action())?;
-        rows.iter()
-            .map(|row| {
-                let blocks: bool = row.try_get(4)?;
-                Ok(Parked {
-                    event: event_ref(row)?,
-                    blocks: if blocks { blocked(row)? } else { None },
-                })
+        // One after the other: an answer's row takes far more room than what is kept of it.
+        let rows = session.connection().fetch(query);
+        let parked = rows.and_then(async |row| {
+            let blocks: bool = row.try_get(4)?;
+            Ok(Parked {
+                event: event_ref(&row)?,
+                blocks: if blocks { blocked(&row)? } else { None },
             })
-            .collect::<sqlx::Result<_>>()
-            .map_err(action())
+        });
+        parked.try_collect().await.map_err(action())
     }
 
     /// Decisions that nobody has acted upon.
