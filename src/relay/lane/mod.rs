@@ -10,6 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+mod admitting;
+mod deciding;
 mod failing;
 mod producing;
 mod shown;
@@ -26,7 +28,7 @@ use super::router::{Batch, Origin};
 use super::source::{Allowance, Directions, Source};
 use super::status::{Moved, Progress};
 use super::topics::{TopicAnswer, TopicDesk};
-use super::window::{Admission, Backoff, Limits, Outgoing, TopicId, Window};
+use super::window::{Backoff, Limits, Outgoing, TopicId, Window};
 use crate::admin::metrics::OutboxMetrics;
 use crate::config::{OnPoison, RelayConfig};
 use crate::db::lease::Deaths;
@@ -366,61 +368,6 @@ impl LaneCore {
         }
         let is_read = self.source_done && self.inbox.is_empty();
         is_read && self.all_is_decided && self.window.waits_for_people()
-    }
-
-    fn take_rows(&mut self, batch: Batch) {
-        for (id, name) in batch.new_topics {
-            self.block_keys_of(id, &name);
-            self.obey_wishes(id, &name);
-            if !self.topics.add(id, name) {
-                // Its rows say so themselves.
-                self.window.open_topic(id);
-            }
-        }
-        self.source_done |= batch.last;
-        if batch.origin == Origin::Poll {
-            let last = batch.rows.last().map(|row| row.event.id);
-            self.caution.take(batch.suspects, last, batch.is_all);
-        }
-        self.inbox_origin = batch.origin;
-        self.inbox.extend(batch.rows);
-        if let Origin::Pass { upto, .. } = batch.origin {
-            self.window.reread(upto);
-        }
-    }
-
-    /// Moves rows into the window as far as there is room.
-    fn admit(&mut self) {
-        while let Some(row) = self.inbox.pop_front() {
-            let event = row.event;
-            let admission = match self.window.admit(row) {
-                Ok(admission) => admission,
-                Err(row) => {
-                    self.inbox.push_front(row);
-                    return;
-                }
-            };
-            match admission {
-                Admission::New if self.inbox_origin == Origin::Sweep => {
-                    self.metrics.swept_rows.inc();
-                    tracing::warn!(
-                        outbox = self.name,
-                        event.row = event.id,
-                        event.id = %event.event_id,
-                        "the sweep found an unsent row that the scan had passed"
-                    );
-                }
-                Admission::New | Admission::Known | Admission::Held | Admission::Parked => {}
-                Admission::Acknowledged => self.hand_to_marker(vec![event]),
-            }
-        }
-        if let Origin::Pass { is_over: true, .. } = std::mem::take(&mut self.inbox_origin) {
-            self.window.end_pass();
-        }
-        if let Some(from) = self.window.begin_pass() {
-            // Whoever ended with the source is noticed by the main loop.
-            let _ = self.passes.send(Some(from));
-        }
     }
 
     fn hand_to_marker(&self, events: Vec<EventRef>) {
