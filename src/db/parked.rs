@@ -131,7 +131,8 @@ impl ParkedRows {
             )
             .into(),
             load: format!(
-                "select id, event_id, topic, key, blocks_key from {s}.outboxd_parked \
+                "select id, event_id, case when blocks_key then topic end, case when blocks_key then key end, \
+                        blocks_key from {s}.outboxd_parked \
                  where outbox = $1 order by id limit $2"
             )
             .into(),
