@@ -44,6 +44,7 @@ async fn no_command_minds_a_reader_that_has_gone() {
         (&["man", "dead", "retry"], 0),
         (&["run", "--until-empty"], 75),
         (&["migrate"], 0),
+        (&["migrate", "--json"], 0),
         (&["migrate", "--print"], 0),
         (&["check"], 0),
         (&["check", "--json"], 0),
@@ -68,6 +69,7 @@ async fn no_command_minds_a_reader_that_has_gone() {
         (&["inbox", "prune"], 0),
         (&["inbox", "dlq", "list", consumer], 0),
         (&["inbox", "dlq", "discard", consumer, "--all"], 0),
+        (&["inbox", "dlq", "redrive", consumer, "--all", "--json"], 0),
         (&["bench", "envelope", "--runs", "1"], 0),
         (&["frobnicate"], 2),
     ] {

@@ -4,6 +4,7 @@
 use std::process::Output;
 
 use outboxd::local::{LocalPostgres, PostgresRelease};
+use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::support::command::{outboxd, succeeds};
@@ -59,6 +60,24 @@ async fn ids_of_events_ascend_with_time() {
     let ordered =
         "select array_agg(id order by event_id) = array_agg(id order by id) from outbox_events";
     assert!(boolean(&mut database, ordered).await);
+}
+
+#[tokio::test]
+async fn programs_can_read_which_steps_were_missing() {
+    let postgres = services::postgres().await;
+    let database = postgres.create_database("migrate_json").await;
+    let migrate = |more: &[&str]| -> Value {
+        let arguments = [&["--json"], more].concat();
+        serde_json::from_str(&succeeds(&migrate(&database.url, &arguments))).expect("JSON")
+    };
+    let applied = migrate(&["--trace-index"]);
+    let applied = applied["applied"].as_array().expect("a list");
+    let leases = json!({"component": "relay", "version": 1, "name": "leases"});
+    assert_eq!(applied[0], leases);
+    let outbox = "outbox public.outbox_events";
+    let index = json!({"component": outbox, "version": null, "name": "the index for traces"});
+    assert_eq!(applied.last(), Some(&index));
+    assert_eq!(migrate(&["--trace-index"]), json!({"applied": []}));
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -63,6 +65,9 @@ struct ShowArgs {
     which: Which,
     /// The event's id, as `list` prints it
     event_id: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +80,9 @@ struct DecideArgs {
     /// All that wait
     #[arg(long)]
     all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Shows or decides dead letters.
@@ -130,9 +138,22 @@ async fn show(args: &ShowArgs) -> anyhow::Result<()> {
     shown["headers"] = headers
         .map(|(name, value)| json!([name, text(Some(value))]))
         .collect();
+    let value = letter.record.value.as_deref();
     let mut out = std::io::stdout().lock();
+    if args.json {
+        let (name, value) = match value.map(str::from_utf8) {
+            Some(Err(_)) => (
+                "valueBase64",
+                value.map(|bytes| STANDARD.encode(bytes)).into(),
+            ),
+            _ => ("value", text(value)),
+        };
+        shown[name] = value;
+        let _ = writeln!(out, "{shown:#}");
+        return Ok(());
+    }
     let _ = writeln!(out, "{shown:#}\n");
-    let _ = out.write_all(letter.record.value.as_deref().unwrap_or(b"(no value)"));
+    let _ = out.write_all(value.unwrap_or(b"(no value)"));
     let _ = writeln!(out);
     Ok(())
 }
@@ -156,20 +177,48 @@ async fn decide(args: &DecideArgs, decision: Decision) -> anyhow::Result<()> {
             .collect::<anyhow::Result<_>>()?,
     };
     let mut out = std::io::stdout().lock();
+    let mut decided = Vec::new();
+    let mut ended = Ok(());
     for letter in chosen {
-        let done = match decision {
-            Decision::Redrive => {
-                dlq.redrive(&mut connection, letter).await?;
-                "redriven"
-            }
-            Decision::Discard => {
-                dlq.discard(&mut connection, letter).await?;
-                "discarded"
-            }
+        ended = match decision {
+            Decision::Redrive => dlq.redrive(&mut connection, letter).await,
+            Decision::Discard => dlq.discard(&mut connection, letter).await,
         };
-        let _ = writeln!(out, "{done} {}", letter.event_id);
+        if ended.is_err() {
+            break;
+        }
+        decided.push(letter.event_id.as_str());
+        if !args.json {
+            let _ = writeln!(out, "{} {}", decision.done(), letter.event_id);
+        }
     }
-    Ok(())
+    // What was decided before something failed stays so, and is said, too.
+    if args.json {
+        let done = json!({
+            "consumer": args.which.consumer.as_str(),
+            "decision": decision.name(),
+            "events": decided,
+        });
+        let _ = writeln!(out, "{done:#}");
+    }
+    Ok(ended?)
+}
+
+impl Decision {
+    /// As its command is called.
+    fn name(self) -> &'static str {
+        match self {
+            Decision::Redrive => "redrive",
+            Decision::Discard => "discard",
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Decision::Redrive => "redriven",
+            Decision::Discard => "discarded",
+        }
+    }
 }
 
 impl Which {

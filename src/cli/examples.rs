@@ -18,7 +18,7 @@ Examples:
   outboxd migrate
   outboxd migrate --relay-role outboxd --app-role shop
   outboxd migrate --print
-  outboxd migrate --inbox --consumer-role billing";
+  outboxd migrate --inbox --consumer-role billing --json";
 
 pub const CHECK: &str = "\
 Examples:
@@ -126,12 +126,13 @@ Examples:
 
 pub const DLQ_SHOW: &str = "\
 Examples:
-  outboxd inbox dlq show --consumer billing 0192f0c1-2345-7abc-8def-0123456789ab";
+  outboxd inbox dlq show --consumer billing 0192f0c1-2345-7abc-8def-0123456789ab
+  outboxd inbox dlq show --consumer billing 0192f0c1-2345-7abc-8def-0123456789ab --json";
 
 pub const DLQ_REDRIVE: &str = "\
 Examples:
   outboxd inbox dlq redrive --consumer billing 0192f0c1-2345-7abc-8def-0123456789ab
-  outboxd inbox dlq redrive --consumer billing --all";
+  outboxd inbox dlq redrive --consumer billing --all --json";
 
 pub const DLQ_DISCARD: &str = "\
 Examples:

@@ -3,10 +3,11 @@
 use std::io::Write;
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::{ConfigArgs, Exit, arguments};
 use crate::config::{Config, Pooler};
-use crate::db::migrate::Plan;
+use crate::db::migrate::{Applied, Plan};
 use crate::db::{Database, Roles};
 
 /// `outboxd migrate`
@@ -36,6 +37,9 @@ pub struct MigrateArgs {
     /// Grant this role what `outboxd inbox` needs [with --inbox --print: outboxd_maintenance]
     #[arg(long, value_name = "ROLE", value_parser = arguments::role, requires = "inbox")]
     maintenance_role: Option<String>,
+    /// Print JSON: which steps were missing
+    #[arg(long, conflicts_with = "print")]
+    json: bool,
 }
 
 impl MigrateArgs {
@@ -87,6 +91,11 @@ pub fn run(args: &MigrateArgs) -> anyhow::Result<Exit> {
     }
     let applied = super::runtime()?.block_on(apply(&config, &plan))?;
     let mut out = std::io::stdout().lock();
+    if args.json {
+        let applied: Vec<Value> = applied.iter().map(json).collect();
+        let _ = writeln!(out, "{:#}", json!({"applied": applied}));
+        return Ok(Exit::Success);
+    }
     if applied.is_empty() {
         let _ = writeln!(out, "the schema is up to date");
     }
@@ -96,9 +105,13 @@ pub fn run(args: &MigrateArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-async fn apply(config: &Config, plan: &Plan) -> anyhow::Result<Vec<String>> {
+async fn apply(config: &Config, plan: &Plan) -> anyhow::Result<Vec<Applied>> {
     let mut connection = Database::new(&config.postgres)?
         .connect_direct("migrate")
         .await?;
     Ok(plan.apply(&mut connection).await?)
+}
+
+fn json(step: &Applied) -> Value {
+    json!({"component": step.component, "version": step.version, "name": step.name})
 }

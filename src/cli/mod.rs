@@ -298,6 +298,19 @@ mod tests {
     }
 
     #[test]
+    fn every_command_that_a_program_might_read_speaks_json() {
+        let silent = ["run", "demo", "probe", "completions", "man"];
+        each_command("", &Cli::command(), &mut |path, command| {
+            let is_silent = silent.contains(&command.get_name());
+            let mut options = command.get_arguments();
+            if !command.has_subcommands() && !is_silent {
+                let json = options.find(|option| option.get_long() == Some("json"));
+                assert!(json.is_some(), "{path}");
+            }
+        });
+    }
+
+    #[test]
     fn each_command_has_a_page_of_its_own() {
         each_command("", &Cli::command(), &mut |path, command| {
             let path: Vec<String> = path.split_whitespace().map(str::to_owned).collect();

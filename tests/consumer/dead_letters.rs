@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use outboxd::inbox::consumer::{Consumer, Event, HandlerError, Tx};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::stage::{Running, Stage, Step, note, noting};
@@ -45,6 +45,12 @@ async fn succeeds(stage: &Stage, arguments: &[&str]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
     String::from_utf8(output.stdout).expect("text")
+}
+
+/// What it prints as JSON, if it succeeds.
+async fn json(stage: &Stage, arguments: &[&str]) -> Value {
+    let text = succeeds(stage, &[arguments, &["--json"]].concat()).await;
+    serde_json::from_str(&text).expect("JSON")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,9 +97,16 @@ async fn after_its_attempts_an_event_is_a_dead_letter_and_redriven_it_takes_effe
     );
     let shown = succeeds(&stage, &["show", &id]).await;
     assert!(shown.contains("\"n\":13"), "{shown}");
+    let shown = json(&stage, &["show", &id]).await;
+    assert_eq!(shown["key"], "a");
+    let message: Value =
+        serde_json::from_str(shown["value"].as_str().expect("text")).expect("JSON");
+    assert_eq!(message["data"]["n"], 13);
 
     mended.store(true, Ordering::SeqCst);
-    succeeds(&stage, &["redrive", &id]).await;
+    let redriven = json(&stage, &["redrive", &id]).await;
+    let expected = json!({"consumer": stage.name, "decision": "redrive", "events": [id]});
+    assert_eq!(redriven, expected);
     stage
         .until("select count(*) from effects where n = 13", 1)
         .await;
@@ -158,12 +171,20 @@ async fn what_nobody_can_read_is_a_dead_letter_and_blocks_nothing() {
         Some(b"\xff\xfenot an event".as_slice())
     );
 
-    // Given up, one by one or all.
-    succeeds(&stage, &["discard", &place(1)]).await;
-    succeeds(&stage, &["discard", "--all"]).await;
-    let listed: Value =
-        serde_json::from_str(&succeeds(&stage, &["list", "--json"]).await).expect("JSON");
-    assert_eq!(listed.as_array().map(Vec::len), Some(0));
+    let shown = json(&stage, &["show", &place(1)]).await;
+    assert_eq!(shown["valueBase64"], "//5ub3QgYW4gZXZlbnQ=");
+    let tombstone = json(&stage, &["show", &place(2)]).await;
+    assert_eq!(tombstone["value"], Value::Null);
+
+    // Given up, one by one or all. What is done when something fails is said.
+    let twice = dlq(&stage, &["discard", &place(1), &place(1), "--json"]).await;
+    assert_eq!(twice.status.code(), Some(1));
+    let discarded: Value = serde_json::from_slice(&twice.stdout).expect("JSON");
+    assert_eq!(discarded["events"], json!([place(1)]));
+    let discarded = json(&stage, &["discard", "--all"]).await;
+    assert_eq!(discarded["decision"], "discard");
+    assert_eq!(discarded["events"].as_array().map(Vec::len), Some(3));
+    assert_eq!(json(&stage, &["list"]).await, json!([]));
     assert_eq!(
         stage
             .number("select count(*) from processed_events where outcome = 'discarded'")
@@ -188,8 +209,7 @@ async fn what_nobody_can_read_is_told_from_the_same_offset_of_a_topic_that_was_m
     }
     assert_eq!(stage.dead_letters().len(), 2);
 
-    let listed: Value =
-        serde_json::from_str(&succeeds(&stage, &["list", "--json"]).await).expect("JSON");
+    let listed = json(&stage, &["list"]).await;
     let ids: Vec<&str> = listed
         .as_array()
         .expect("a list")

@@ -48,6 +48,10 @@ const CASES: &[Case] = &[
         "cannot be used with",
     ),
     (
+        &["migrate", "--print", "--json"],
+        "'--print' cannot be used with '--json'",
+    ),
+    (
         &["tail", "--outbox", "default", "--topic", "t"],
         "cannot be used with",
     ),

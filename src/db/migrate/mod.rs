@@ -12,7 +12,7 @@ mod trace_index;
 mod verify;
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -58,6 +58,26 @@ struct Component {
     search_path: String,
     /// The outbox table that stands for `outbox_events` in the files.
     table: Option<String>,
+}
+
+/// A step that was missing.
+#[derive(Debug)]
+pub struct Applied {
+    /// As in `outboxd_migrations`.
+    pub component: String,
+    /// None for an index, which has no history.
+    pub version: Option<i32>,
+    pub name: &'static str,
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.component)?;
+        if let Some(version) = self.version {
+            write!(formatter, " {version}")?;
+        }
+        write!(formatter, ": {}", self.name)
+    }
 }
 
 impl Plan {
@@ -220,17 +240,18 @@ impl Plan {
     /// # Errors
     /// Whatever Postgres says; the steps before the failing one stay applied. Cancel-safe: an
     /// unfinished step rolls back.
-    pub async fn apply(&self, connection: &mut PgConnection) -> Result<Vec<String>, DbError> {
+    pub async fn apply(&self, connection: &mut PgConnection) -> Result<Vec<Applied>, DbError> {
         let mut applied = Vec::new();
         self.locked(connection, "preparing the migrations", &self.bookkeeping())
             .await?;
         for component in self.components() {
             for migration in component.steps {
                 if self.apply_step(connection, &component, migration).await? {
-                    applied.push(format!(
-                        "{} {}: {}",
-                        component.name, migration.version, migration.name
-                    ));
+                    applied.push(Applied {
+                        component: component.name.clone(),
+                        version: Some(migration.version),
+                        name: migration.name,
+                    });
                 }
             }
         }
@@ -238,7 +259,11 @@ impl Plan {
             .await?;
         for table in self.traced_tables() {
             if trace_index::ensure(connection, table).await? {
-                applied.push(format!("{}: the index for traces", component_name(table)));
+                applied.push(Applied {
+                    component: component_name(table),
+                    version: None,
+                    name: "the index for traces",
+                });
             }
         }
         Ok(applied)
