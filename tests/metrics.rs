@@ -103,6 +103,19 @@ async fn what_is_scraped_during_a_run_is_what_was_counted_from_outside() {
     fixture
         .metric_is("held_topics", |topics| topics == 1.0)
         .await;
+
+    // What somebody has decided.
+    let decide = "select outbox_pause(o), outbox_pause(o, 'a'), outbox_pause(o, 'b'), \
+                  outbox_dead_park(o, 'a'), outbox_dead_park(o, 'b'), outbox_dead_park(o, 'c') \
+                  from (values ('public.outbox_events')) v (o)";
+    execute(&mut fixture.database, decide).await;
+    fixture.metric_is("paused", |is| is == 1.0).await;
+    fixture.metric_is("paused_topics", |n| n == 2.0).await;
+    fixture.metric_is("bypassed_topics", |n| n == 3.0).await;
+    let go_on = "select outbox_resume('public.outbox_events')";
+    execute(&mut fixture.database, go_on).await;
+    fixture.metric_is("paused", |is| is == 0.0).await;
+    assert_eq!(fixture.metric("paused_topics").await, 2.0);
 }
 
 #[tokio::test]
@@ -111,6 +124,9 @@ async fn an_outbox_that_went_to_another_relay_is_not_counted_here_any_more() {
     insert_rows(&mut fixture, 10, 60, Some("missing-topic")).await;
     fixture.relay.start();
     fixture.metric_is("pending_rows", |rows| rows == 10.0).await;
+    let pause = "select outbox_pause('public.outbox_events')";
+    execute(&mut fixture.database, pause).await;
+    fixture.metric_is("paused", |is| is == 1.0).await;
     let taken = "update outboxd_leases set owner = gen_random_uuid(), epoch = epoch + 1, \
                  expires_at = now() + interval '1 hour'";
     execute(&mut fixture.database, taken).await;
@@ -121,6 +137,7 @@ async fn an_outbox_that_went_to_another_relay_is_not_counted_here_any_more() {
         "oldest_pending_age_seconds",
         "window_rows",
         "held_topics",
+        "paused",
     ] {
         assert_eq!(fixture.metric(name).await, 0.0, "{name}");
     }

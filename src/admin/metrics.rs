@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::db::bypasses::Bypass;
+use crate::db::pauses::Pause;
 use crate::otlp::{Export, Instrument, Timing};
 use crate::relay::status::Progress;
 use crate::relay::window::Outgoing;
@@ -51,6 +53,9 @@ pub struct Metrics {
     held_keys: PerOutbox<Gauge>,
     held_rows: PerOutbox<Gauge>,
     held_topics: PerOutbox<Gauge>,
+    paused: PerOutbox<Gauge>,
+    paused_topics: PerOutbox<Gauge>,
+    bypassed_topics: PerOutbox<Gauge>,
     gaps: PerOutbox<Gauge>,
     created_to_acknowledged: PerOutbox<Histogram>,
     seen_to_acknowledged: PerOutbox<Histogram>,
@@ -182,7 +187,22 @@ impl Metrics {
             "Rows that wait outside of the window for their key or topic",
             gauge()
         );
-        let held_topics = register!("held_topics", "Topics that cannot be used", gauge());
+        let held_topics = register!(
+            "held_topics",
+            "Topics that cannot be used, or are paused",
+            gauge()
+        );
+        let paused = register!("paused", "1 if somebody has paused the outbox", gauge());
+        let paused_topics = register!(
+            "paused_topics",
+            "Topics that somebody has paused by themselves",
+            gauge()
+        );
+        let bypassed_topics = register!(
+            "bypassed_topics",
+            "Topics whose refused rows somebody has parked until Kafka takes one",
+            gauge()
+        );
         let gaps = register!(
             "id_gaps",
             "Ranges of ids that may still bring late rows",
@@ -231,6 +251,9 @@ impl Metrics {
             held_keys,
             held_rows,
             held_topics,
+            paused,
+            paused_topics,
+            bypassed_topics,
             gaps,
             created_to_acknowledged,
             seen_to_acknowledged,
@@ -268,6 +291,9 @@ impl Metrics {
             held_keys: self.held_keys.of(&label, meter),
             held_rows: self.held_rows.of(&label, meter),
             held_topics: self.held_topics.of(&label, meter),
+            paused: self.paused.of(&label, meter),
+            paused_topics: self.paused_topics.of(&label, meter),
+            bypassed_topics: self.bypassed_topics.of(&label, meter),
             gaps: self.gaps.of(&label, meter),
             created_to_acknowledged: self.created_to_acknowledged.timing(
                 &label,
@@ -315,6 +341,9 @@ pub struct OutboxMetrics {
     held_keys: Gauge,
     held_rows: Gauge,
     held_topics: Gauge,
+    paused: Gauge,
+    paused_topics: Gauge,
+    bypassed_topics: Gauge,
     gaps: Gauge,
     created_to_acknowledged: Timing,
     seen_to_acknowledged: Timing,
@@ -348,16 +377,24 @@ impl OutboxMetrics {
         Some(self.oldest_pending_age.get()).filter(|age| *age > 0.0)
     }
 
-    /// The outbox is not ours any more: what of it is pending is for its next owner to say.
+    /// What people have decided about the outbox and its topics.
+    pub fn set_decisions(&self, pauses: &[Pause], bypasses: &[Bypass]) {
+        let topics = pauses.iter().filter(|pause| pause.topic.is_some()).count();
+        self.paused.set((pauses.len() > topics).into());
+        self.paused_topics.set(number(topics));
+        self.bypassed_topics.set(number(bypasses.len()));
+    }
+
+    /// The outbox is not ours any more: what of it is pending or paused is for its next owner to say.
     pub fn disowned(&self) {
         self.owner.set(0);
         self.pending.set(0);
         self.set_oldest_pending(None);
+        self.set_decisions(&[], &[]);
     }
 
     /// Brings the gauges of the window up to date, for a scrape.
     pub fn refresh(&self) {
-        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let fill = self.progress.fill();
         self.window_rows.set(number(fill.rows));
         self.window_bytes.set(number(fill.bytes));
@@ -372,6 +409,10 @@ impl OutboxMetrics {
         self.parked_rows.set(number(held.parked));
         self.gaps.set(number(self.progress.gaps()));
     }
+}
+
+fn number(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

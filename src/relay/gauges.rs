@@ -82,6 +82,8 @@ impl Gauges {
             })
             .await?;
         let pending = unread.saturating_add(i64::try_from(read).unwrap_or(i64::MAX));
+        self.metrics
+            .set_decisions(&standing.pauses, &standing.bypasses);
         self.progress.set_standing(standing);
         self.metrics.pending.set(pending);
         let oldest = [
