@@ -22,12 +22,13 @@ use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::support::fixture::{Fixture, PATIENCE, execute, insert, number};
+use crate::support::fixture::{Fixture, PATIENCE, boolean, execute, insert, number};
 
 /// What has been received.
 #[derive(Clone, Default)]
@@ -184,6 +185,23 @@ fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     }
 }
 
+/// A `traceparent`, and the ids in it.
+const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const SAMPLED_IDS: &str = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+
+/// The ids of the trace and the span to which this one has its only link.
+fn linked_to(span: &Span) -> String {
+    let [link] = &span.links[..] else {
+        panic!("{span:#?}");
+    };
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+    format!("{}-{}", hex(&link.trace_id), hex(&link.span_id))
+}
+
+fn code(span: &Span) -> StatusCode {
+    span.status.clone().unwrap_or_default().code()
+}
+
 fn traced(key: &str, traceparent: &str) -> String {
     format!(
         "insert into outbox_events (aggregate_type, aggregate_id, event_type, traceparent, tracestate) \
@@ -202,17 +220,16 @@ async fn a_collector_gets_metrics_and_a_span_that_is_linked_to_the_trace_of_each
     fixture.relay.migrate().await;
     fixture.relay.start();
 
-    let sampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let unsampled = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
     let nonsense = "00-not-a-trace";
-    for traceparent in [unsampled, nonsense, sampled] {
+    for traceparent in [unsampled, nonsense, SAMPLED] {
         execute(&mut fixture.database, &traced("secret-key", traceparent)).await;
     }
     insert(&mut fixture.database, "no trace").await;
     let mut records = fixture.take(4).await;
     records.retain(|record| record.key.as_deref() == Some("secret-key"));
     let headers = records.iter().map(|record| record.header("traceparent"));
-    assert!(headers.eq([unsampled, nonsense, sampled].map(Some)));
+    assert!(headers.eq([unsampled, nonsense, SAMPLED].map(Some)));
     fixture.settled().await;
 
     let outbox = "default";
@@ -231,19 +248,10 @@ async fn a_collector_gets_metrics_and_a_span_that_is_linked_to_the_trace_of_each
     };
     assert_eq!(span.name, format!("send {}", fixture.topic));
     assert_eq!(span.kind(), SpanKind::Producer);
-    let [link] = &span.links[..] else {
-        panic!("{span:#?}");
-    };
-    let hex = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
-    assert_eq!(hex(&link.trace_id), "0af7651916cd43dd8448eb211c80319c");
-    assert_eq!(hex(&link.span_id), "b7ad6b7169203331");
-    assert_eq!(link.trace_state, "vendor=1");
-    assert_ne!(span.trace_id, link.trace_id, "a trace of its own");
+    assert_eq!(linked_to(span), SAMPLED_IDS);
+    assert_eq!(span.links[0].trace_state, "vendor=1");
+    assert_eq!(code(span), StatusCode::Unset);
+    assert_ne!(span.trace_id, span.links[0].trace_id, "a trace of its own");
     let attribute = |key: &str| text(&span.attributes, key);
     let event = records[2].event_id().to_string();
     assert_eq!(attribute("messaging.message.id"), Some(event));
@@ -260,12 +268,40 @@ async fn a_collector_gets_metrics_and_a_span_that_is_linked_to_the_trace_of_each
     assert_eq!(name.as_deref(), Some("outboxd"));
 
     // What came since the last time is sent with the end.
-    execute(&mut fixture.database, &traced("last", sampled)).await;
+    execute(&mut fixture.database, &traced("last", SAMPLED)).await;
     fixture.next().await;
     fixture.settled().await;
     fixture.relay.stop().await;
     assert_eq!(collector.spans(2).await.len(), 2);
     assert_eq!(collector.values("outboxd.published").1[outbox], 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_span_of_a_row_that_is_parked_is_an_error_with_the_class_of_its_reason() {
+    let collector = Collector::start("127.0.0.1:0", Received::default());
+    let mut fixture = Fixture::new("otlp_parked").await;
+    fixture.relay.set("otlp.endpoint", &collector.endpoint());
+    // Kafka takes no message from so far ahead.
+    let ahead = "alter table outbox_events alter created_at set default now() + interval '2 hours'";
+    execute(&mut fixture.database, ahead).await;
+    execute(&mut fixture.database, &traced("secret-key", SAMPLED)).await;
+    fixture.relay.start();
+
+    let spans = collector.spans(1).await;
+    let [span] = &spans[..] else {
+        panic!("{spans:#?}");
+    };
+    assert_eq!(span.name, format!("send {}", fixture.topic));
+    assert_eq!(linked_to(span), SAMPLED_IDS);
+    assert_eq!(code(span), StatusCode::Error);
+    let attribute = |key: &str| text(&span.attributes, key);
+    assert_eq!(attribute("error.type").as_deref(), Some("row"));
+    assert_eq!(attribute("messaging.destination.partition.id"), None);
+    let id = "select event_id::text = '{}' and class = 'row' from outboxd_parked";
+    let id = id.replace("{}", &attribute("messaging.message.id").expect("its id"));
+    assert!(boolean(&mut fixture.database, &id).await, "it is parked");
+    assert!(!format!("{span:?}").contains("secret-key"), "{span:#?}");
+    fixture.relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,9 +315,8 @@ async fn a_collector_that_is_away_delays_nothing_and_is_told_of_once() {
     fixture.relay.start();
     let away = "\"service\":\"otlp\"";
     fixture.relay.logs_more(away, 0).await;
-    let sampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for n in 0..20 {
-        execute(&mut fixture.database, &traced(&n.to_string(), sampled)).await;
+        execute(&mut fixture.database, &traced(&n.to_string(), SAMPLED)).await;
     }
     fixture.settled().await;
     // It has tried to send metrics a few times, and spans.

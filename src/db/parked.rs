@@ -44,7 +44,8 @@ pub enum Class {
 }
 
 impl Class {
-    fn name(self) -> &'static str {
+    /// As it stands in the table.
+    pub fn name(self) -> &'static str {
         match self {
             Class::Row => "row",
             Class::Crash => "crash",

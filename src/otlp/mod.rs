@@ -27,7 +27,7 @@ use crate::outage::Outage;
 
 pub use instruments::{Export, Instrument, Timing};
 use noted::Noted;
-pub use spans::{Published, Spans, trace_of};
+pub use spans::{Outcome, Relayed, Spans, trace_of};
 
 /// Spans that wait to be sent, at most: about 1 kB each. More are dropped.
 const MAX_SPANS: usize = 8_192;

@@ -73,8 +73,8 @@ pub enum Parks {
     Loaded(Loaded),
     /// People want something else now.
     Wished(Wishes),
-    /// These rows are parked.
-    Done(Vec<Ticket>),
+    /// These rows are parked, for reasons of these classes.
+    Done(Vec<(Ticket, Class)>),
     /// What somebody has decided since the last look, often nothing.
     Decided(Vec<Decided>),
     /// Postgres knows how the owners stand.
@@ -230,12 +230,12 @@ impl Parker {
         orders: &[Order],
     ) -> Result<Vec<Parks>, DbError> {
         let session = self.session(session).await?;
-        let (mut tickets, mut parkings) = (Vec::new(), Vec::new());
+        let (mut parked, mut parkings) = (Vec::new(), Vec::new());
         let (mut deaths, mut taking) = (None, Vec::new());
         for order in orders {
             match order {
                 Order::Park(row) => {
-                    tickets.push(row.ticket);
+                    parked.push((row.ticket, row.parking.class));
                     parkings.push(row.parking.clone());
                 }
                 Order::Note(noted) => deaths = Some(*noted),
@@ -266,10 +266,10 @@ impl Parker {
         }
         // The lane knows: if somebody wishes the same again, that is news.
         wishes.bypassed.retain(|topic| !taking.contains(topic));
-        self.metrics.parked.inc_by(tickets.len() as u64);
+        self.metrics.parked.inc_by(parked.len() as u64);
         let mut news = Vec::new();
-        if !tickets.is_empty() {
-            news.push(Parks::Done(tickets));
+        if !parked.is_empty() {
+            news.push(Parks::Done(parked));
         }
         news.extend(deaths.map(|_| Parks::Noted));
         Ok(news)

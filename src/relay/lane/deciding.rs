@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{BlockedKey, LaneCore, TopicId};
 use crate::db::parked::{Blocked, Decided, Decision, Parked};
+use crate::otlp::Outcome;
 use crate::relay::park::{Parks, Wishes};
 
 impl LaneCore {
@@ -16,14 +17,18 @@ impl LaneCore {
                 self.take_wishes(loaded.wishes);
             }
             Parks::Wished(wishes) => self.take_wishes(wishes),
-            Parks::Done(tickets) => {
+            Parks::Done(parked) => {
+                let now = Instant::now();
                 let mut unreadable = Vec::new();
-                for ticket in tickets {
+                for (ticket, class) in parked {
                     let row = self.window.outgoing(ticket);
                     let blocks = row.is_some_and(|row| self.blocks_key(row));
-                    let parked = self.window.parked(ticket, blocks, Instant::now());
-                    let parked = parked.filter(|row| row.is_unreadable);
-                    unreadable.extend(parked.map(|row| row.event));
+                    let Some(row) = self.window.parked(ticket, blocks, now) else {
+                        continue;
+                    };
+                    let class = class.name();
+                    self.make_span(&row, Outcome::Parked { class }, now);
+                    unreadable.extend(row.is_unreadable.then_some(row.event));
                 }
                 self.leave_unread(&unreadable);
                 self.moved.acknowledged = true;

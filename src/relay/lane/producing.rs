@@ -6,7 +6,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::{BACKOFF, LaneCore, LaneEnd};
 use crate::kafka::{SendError, Sharing};
-use crate::otlp::Published;
+use crate::otlp::{Outcome, Relayed};
 use crate::outage::jittered;
 use crate::relay::Ended;
 use crate::relay::failure::{RefusedBy, failure};
@@ -67,7 +67,7 @@ impl LaneCore {
                 Ok(partition) => {
                     if let Some(row) = self.window.acknowledged(ticket, partition, now) {
                         self.metrics.acknowledged(&row, now, now_us);
-                        self.make_span(&row, partition, now);
+                        self.make_span(&row, Outcome::Acknowledged { partition }, now);
                         self.took(row.topic);
                         acknowledged.push(row.event);
                     }
@@ -102,19 +102,19 @@ impl LaneCore {
         self.reports = reports;
     }
 
-    fn make_span(&self, row: &Outgoing, partition: i32, now: Instant) {
+    pub(super) fn make_span(&self, row: &Outgoing, outcome: Outcome, ended: Instant) {
         if let Some(spans) = &self.spans
             && let Some(trace) = &row.trace
             && let Some(topic) = self.topics.name(row.topic)
         {
-            spans.published(Published {
+            spans.relayed(Relayed {
                 trace,
                 event: row.event,
                 event_type: row.event_type.as_deref(),
                 topic,
-                partition,
+                outcome,
                 first_seen: row.first_seen,
-                acknowledged: now,
+                ended,
             });
         }
     }
