@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod clients;
 mod closed_pipes;
+mod colours;
 mod consumer;
 mod copies;
 mod crash_loop;

@@ -10,17 +10,23 @@ pub use figures::{counted, grouped, plain, short};
 pub use panel::{Graph, PANEL_ROWS, Panel, draw_panel};
 pub use screen::{Screen, Wish, can_be_drawn_on, restore};
 
-/// Colors, or none (`NO_COLOR`).
+/// Colors, or none (`NO_COLOR`, or a terminal that has none).
 #[derive(Debug, Clone, Copy)]
 pub struct Theme {
     pub has_colors: bool,
 }
 
+/// The terminal, if there is one, does nothing but write.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
+}
+
 impl Theme {
     /// As the environment asks for it.
     pub fn of_environment() -> Theme {
+        let are_wished = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Theme {
-            has_colors: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            has_colors: are_wished && !is_dumb(),
         }
     }
 

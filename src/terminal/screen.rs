@@ -7,6 +7,8 @@ use std::time::Duration;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::{DefaultTerminal, Frame};
 
+use super::is_dumb;
+
 /// Whether the terminal is in our hands.
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
 
@@ -19,8 +21,7 @@ pub enum Wish {
 
 /// Whether there is a terminal to draw on. One in name only (a pipe from it, or `dumb`) is none.
 pub fn can_be_drawn_on() -> bool {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    io::stdout().is_terminal() && io::stdin().is_terminal() && !is_dumb
+    io::stdout().is_terminal() && io::stdin().is_terminal() && !is_dumb()
 }
 
 /// The terminal, given back when it is dropped.
