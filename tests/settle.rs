@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use outboxd::config::{Config, Sources};
-use outboxd::db::bypasses::Bypasses;
+use outboxd::db::bypasses::{Bypasses, EndBypasses};
 use outboxd::db::lease::{Fence, Leases, Standing};
 use outboxd::db::outbox::Outbox;
+use outboxd::db::wishes::Reason;
 use outboxd::db::{Database, Role, Session};
 use outboxd::event::EventRef;
 use sqlx::Row;
@@ -160,13 +161,15 @@ async fn a_former_owner_cannot_end_what_somebody_decided_about_a_breaker() {
     let owner = owner.expect("an expired lease is free");
     let bypasses = Bypasses::new("public", "public.outbox_events");
     let session = &mut marking.session;
-    let begun = bypasses.begin(session, "t", None, Some("ada")).await;
-    assert!(begun.expect("deciding"));
     let topics = ["t".to_owned()];
-    let ended = bypasses.end(session, &zombie, &topics).await;
+    let reason = Reason::default();
+    let noted = bypasses.note(session, &topics[0], &reason).await;
+    assert!(noted.expect("deciding"));
+    let taken = EndBypasses::new("public");
+    let ended = taken.end(session, &zombie, &topics).await;
     assert!(!ended.expect("asking"), "the lane is lost");
     assert_eq!(bypasses.list(session).await.expect("asking").len(), 1);
-    let ended = bypasses.end(session, &owner, &topics).await;
+    let ended = taken.end(session, &owner, &topics).await;
     assert!(ended.expect("asking"));
     assert_eq!(bypasses.list(session).await.expect("asking"), []);
 }

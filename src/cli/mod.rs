@@ -22,6 +22,7 @@ mod migrate;
 mod pages;
 mod pause;
 mod probe;
+mod reason;
 mod replay;
 mod run;
 mod status;
@@ -169,17 +170,31 @@ impl ConfigArgs {
     }
 }
 
-/// A connection for the command of this name, to a schema that fits the outbox.
-///
-/// # Errors
-/// When the schema does not fit, or Postgres does not answer.
-async fn connect(config: &Config, outbox: &OutboxConfig, name: &str) -> anyhow::Result<Session> {
-    let database = Database::new(&config.postgres)?;
-    let mut session = database.connect(name, Role::Command).await?;
-    session.begin().await?;
-    db::migrate::verify(&mut session, config.postgres.schema.as_str(), outbox).await?;
-    session.commit().await?;
-    Ok(session)
+/// One outbox; the same for every command that looks at one in Postgres.
+#[derive(Debug, Args)]
+struct OutboxArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The outbox, as the configuration names it [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    outbox: Option<String>,
+}
+
+impl OutboxArgs {
+    /// The configuration, the outbox, and a connection for the command of this name to a schema that fits it.
+    ///
+    /// # Errors
+    /// When the configuration or the schema does not fit, or Postgres does not answer.
+    async fn open(&self, command: &str) -> anyhow::Result<(Config, OutboxConfig, Session)> {
+        let config = self.config.load_without_kafka()?;
+        let outbox = outbox(&config, self.outbox.as_deref())?.clone();
+        let database = Database::new(&config.postgres)?;
+        let mut session = database.connect(command, Role::Command).await?;
+        session.begin().await?;
+        db::migrate::verify(&mut session, config.postgres.schema.as_str(), &outbox).await?;
+        session.commit().await?;
+        Ok((config, outbox, session))
+    }
 }
 
 /// The outbox that `--outbox` names; the only one if it is not given.

@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Exit, arguments};
+use super::reason::ReasonArgs;
+use super::{Exit, OutboxArgs, arguments};
 use crate::db::Session;
 use crate::db::pauses::{Pause, Pauses};
 
@@ -13,10 +14,7 @@ use crate::db::pauses::{Pause, Pauses};
 #[derive(Debug, Args)]
 struct What {
     #[command(flatten)]
-    config: ConfigArgs,
-    /// This outbox, as the configuration names it [default: the only one]
-    #[arg(long, value_name = "NAME")]
-    outbox: Option<String>,
+    outbox: OutboxArgs,
     /// Only this topic of it [default: all of the outbox]
     #[arg(long, value_name = "TOPIC", value_parser = arguments::topic)]
     topic: Option<String>,
@@ -30,12 +28,8 @@ struct What {
 pub struct PauseArgs {
     #[command(flatten)]
     what: What,
-    /// Record this as the reason
-    #[arg(long, value_name = "TEXT")]
-    why: Option<String>,
-    /// Record this as who paused it [default: the database session's user]
-    #[arg(long, value_name = "NAME")]
-    who: Option<String>,
+    #[command(flatten)]
+    reason: ReasonArgs,
     /// Say what is paused, and change nothing
     #[arg(long, conflicts_with_all = ["topic", "why", "who"])]
     list: bool,
@@ -57,13 +51,13 @@ pub fn pause(args: &PauseArgs) -> anyhow::Result<Exit> {
         let mut opened = args.what.open().await?;
         if !args.list {
             let (pauses, session) = (&opened.pauses, &mut opened.session);
-            let (topic, why) = (args.what.topic.as_deref(), args.why.as_deref());
+            let (topic, reason) = (&args.what.topic, args.reason.reason());
             session.begin().await?;
-            let is_new = pauses.pause(session, topic, why, args.who.as_deref());
-            let is_new = is_new.await?;
+            let is_new = pauses.note(session, topic, &reason).await?;
             session.commit().await?;
             if !is_new {
-                tell!("outboxd: {} was paused before", named(&opened.name, topic));
+                let what = named(&opened.name, topic.as_deref());
+                tell!("outboxd: {what} was paused before");
             }
         }
         opened.show(args.what.json).await
@@ -78,12 +72,13 @@ pub fn resume(args: &ResumeArgs) -> anyhow::Result<Exit> {
     super::runtime()?.block_on(async {
         let mut opened = args.what.open().await?;
         let (pauses, session) = (&opened.pauses, &mut opened.session);
-        let topic = args.what.topic.as_deref();
+        let topic = &args.what.topic;
         session.begin().await?;
-        let was_paused = pauses.resume(session, topic).await?;
+        let was_paused = pauses.take_back(session, topic).await?;
         session.commit().await?;
         if !was_paused {
-            tell!("outboxd: {} was not paused", named(&opened.name, topic));
+            let what = named(&opened.name, topic.as_deref());
+            tell!("outboxd: {what} was not paused");
         }
         opened.show(args.what.json).await
     })
@@ -98,13 +93,11 @@ struct Opened {
 
 impl What {
     async fn open(&self) -> anyhow::Result<Opened> {
-        let config = self.config.load_without_kafka()?;
-        let outbox = super::outbox(&config, self.outbox.as_deref())?;
+        let (config, outbox, session) = self.outbox.open("pause").await?;
         let schema = config.postgres.schema.as_str();
-        let session = super::connect(&config, outbox, "pause").await?;
         Ok(Opened {
-            name: outbox.name.clone(),
             pauses: Pauses::new(schema, &outbox.table.to_string()),
+            name: outbox.name,
             session,
         })
     }

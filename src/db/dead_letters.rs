@@ -10,6 +10,7 @@ use sqlx::query::Query;
 use sqlx::{Executor, Postgres, Row};
 
 use super::parked::Decision;
+use super::wishes::Reason;
 use super::{DbError, Session, rfc3339};
 use crate::event::EventRef;
 
@@ -52,14 +53,6 @@ pub struct Verdict {
     pub decision: String,
     pub at: String,
     pub by: String,
-    pub why: Option<String>,
-}
-
-/// Who decides, and why.
-#[derive(Debug, Clone, Default)]
-pub struct Reason {
-    /// Nothing: the session's user.
-    pub who: Option<String>,
     pub why: Option<String>,
 }
 

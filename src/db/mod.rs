@@ -16,6 +16,7 @@ pub mod pauses;
 pub mod sequence;
 mod servers;
 pub mod standing;
+pub mod wishes;
 
 pub use connect::{Database, Role, ServerLife, Session};
 pub use migrate::Roles;

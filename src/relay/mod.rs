@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::admin::metrics::OutboxMetrics;
 use crate::config::{OutboxConfig, RelayConfig, Retention};
-use crate::db::bypasses::Bypasses;
+use crate::db::bypasses::{Bypasses, EndBypasses};
 use crate::db::copies::Copies;
 use crate::db::lease::Standing;
 use crate::db::outbox::{BatchLimit, Outbox};
@@ -258,6 +258,7 @@ impl Relay {
                 rows: ParkedRows::new(self.postgres.schema()),
                 pauses: Pauses::new(self.postgres.schema(), &lease.fence.outbox),
                 bypasses: Bypasses::new(self.postgres.schema(), &lease.fence.outbox),
+                end_bypasses: EndBypasses::new(self.postgres.schema()),
                 metrics: self.metrics.clone(),
             },
             poison: Poison {

@@ -11,7 +11,7 @@ use super::Postgres;
 use super::caution::{Plan, plan};
 use super::window::Ticket;
 use crate::admin::metrics::OutboxMetrics;
-use crate::db::bypasses::Bypasses;
+use crate::db::bypasses::{Bypasses, EndBypasses};
 use crate::db::lease::{Deaths, Fence};
 use crate::db::outbox::Outbox;
 use crate::db::parked::{Class, Decided, Decision, Parked, ParkedRows, Parking};
@@ -92,6 +92,7 @@ pub struct Parker {
     pub rows: ParkedRows,
     pub pauses: Pauses,
     pub bypasses: Bypasses,
+    pub end_bypasses: EndBypasses,
     pub metrics: OutboxMetrics,
 }
 
@@ -256,7 +257,7 @@ impl Parker {
                     .await?;
             }
             if !taking.is_empty() {
-                is_held &= self.bypasses.end(session, &self.fence, &taking).await?;
+                is_held &= self.end_bypasses.end(session, &self.fence, &taking).await?;
             }
             session.commit().await?;
             Ok(is_held)

@@ -5,17 +5,19 @@ use std::io::Write;
 use clap::{ArgGroup, Args};
 use serde_json::json;
 
-use super::{FilterArgs, Opened, Whose, acted_on, is_confirmed, not_parked, text};
-use crate::cli::{Exit, arguments};
-use crate::db::dead_letters::{Filter, Reason};
+use super::{FilterArgs, Opened, acted_on, is_confirmed, not_parked, text};
+use crate::cli::reason::ReasonArgs;
+use crate::cli::{Exit, OutboxArgs, arguments};
+use crate::db::dead_letters::Filter;
 use crate::db::parked::Decision;
+use crate::db::wishes::Reason;
 
 /// What the two have in common.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true))]
 pub struct DecideArgs {
     #[command(flatten)]
-    whose: Whose,
+    whose: OutboxArgs,
     /// The rows' ids, as `list` prints them
     #[arg(group = "which", conflicts_with = "filters", value_parser = arguments::id)]
     ids: Vec<i64>,
@@ -30,12 +32,8 @@ pub struct DecideArgs {
     /// Do not ask first
     #[arg(long)]
     yes: bool,
-    /// Record this as the reason
-    #[arg(long, value_name = "TEXT")]
-    why: Option<String>,
-    /// Record this as who decided [default: the database session's user]
-    #[arg(long, value_name = "NAME")]
-    who: Option<String>,
+    #[command(flatten)]
+    reason: ReasonArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -52,7 +50,7 @@ const ACTED_ON: usize = 1_000;
 /// # Errors
 /// When a row is not parked, or the decision is not confirmed.
 pub async fn run(args: &DecideArgs, decision: Decision) -> anyhow::Result<Exit> {
-    let mut opened = args.whose.open().await?;
+    let mut opened = Opened::of(&args.whose).await?;
     let filter = args.filters.filter((!args.all).then(|| args.ids.clone()));
     let ids = opened.ids(&filter).await?;
     // All must be there before anything is done.
@@ -70,10 +68,7 @@ pub async fn run(args: &DecideArgs, decision: Decision) -> anyhow::Result<Exit> 
             return Ok(Exit::Failure);
         }
     }
-    let reason = Reason {
-        who: args.who.clone(),
-        why: args.why.clone(),
-    };
+    let reason = args.reason.reason();
     let (decided, is_owned) = opened.decide(&ids, decision, &reason).await?;
     let mut out = std::io::stdout().lock();
     // A closed pipe (`| head`) is no failure, here and below.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Exit, arguments, examples};
+use super::{Exit, OutboxArgs, arguments, examples};
 use crate::config::{Config, OutboxConfig};
 use crate::db::Session;
 use crate::db::dead_letters::{DeadLetters, Filter, Note};
@@ -48,16 +48,6 @@ enum Command {
     Park(ParkArgs),
 }
 
-/// Whose rows; the same for every command.
-#[derive(Debug, Args)]
-struct Whose {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Of this outbox, as the configuration names it [default: the only one]
-    #[arg(long, value_name = "NAME")]
-    outbox: Option<String>,
-}
-
 /// Which of them.
 #[derive(Debug, Args)]
 #[group(id = "filters", multiple = true)]
@@ -85,7 +75,7 @@ struct FilterArgs {
 #[derive(Debug, Args)]
 struct ListArgs {
     #[command(flatten)]
-    whose: Whose,
+    whose: OutboxArgs,
     #[command(flatten)]
     filters: FilterArgs,
     /// List so many rows at most
@@ -102,7 +92,7 @@ struct ListArgs {
 #[derive(Debug, Args)]
 struct ShowArgs {
     #[command(flatten)]
-    whose: Whose,
+    whose: OutboxArgs,
     /// The row's id, as `list` prints it
     #[arg(value_parser = arguments::id)]
     id: i64,
@@ -141,22 +131,6 @@ struct Opened {
     session: Session,
 }
 
-impl Whose {
-    async fn open(&self) -> anyhow::Result<Opened> {
-        let config = self.config.load_without_kafka()?;
-        let outbox = super::outbox(&config, self.outbox.as_deref())?.clone();
-        let schema = config.postgres.schema.as_str();
-        let letters = DeadLetters::new(schema, &outbox.table.to_string());
-        let session = super::connect(&config, &outbox, "dead").await?;
-        Ok(Opened {
-            config,
-            outbox,
-            letters,
-            session,
-        })
-    }
-}
-
 impl FilterArgs {
     fn filter(&self, ids: Option<Vec<i64>>) -> Filter {
         Filter {
@@ -172,6 +146,17 @@ impl FilterArgs {
 }
 
 impl Opened {
+    async fn of(whose: &OutboxArgs) -> anyhow::Result<Opened> {
+        let (config, outbox, session) = whose.open("dead").await?;
+        let schema = config.postgres.schema.as_str();
+        Ok(Opened {
+            letters: DeadLetters::new(schema, &outbox.table.to_string()),
+            config,
+            outbox,
+            session,
+        })
+    }
+
     async fn page(&mut self, filter: &Filter, after: i64, most: i64) -> anyhow::Result<Vec<Note>> {
         self.session.begin().await?;
         let page = self.letters.page(&mut self.session, filter, after, most);
@@ -222,7 +207,7 @@ fn is_confirmed(question: &str, instead: &str) -> anyhow::Result<bool> {
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<Exit> {
-    let mut opened = args.whose.open().await?;
+    let mut opened = Opened::of(&args.whose).await?;
     let filter = args.filters.filter(None);
     let notes = opened.page(&filter, args.after, args.limit).await?;
     let more = match notes.last() {
@@ -252,7 +237,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<Exit> {
 }
 
 async fn show(args: &ShowArgs) -> anyhow::Result<Exit> {
-    let mut opened = args.whose.open().await?;
+    let mut opened = Opened::of(&args.whose).await?;
     let filter = Filter {
         ids: Some(vec![args.id]),
         ..Filter::default()

@@ -5,8 +5,9 @@ use std::io::Write;
 use clap::Args;
 use serde_json::json;
 
-use super::{Opened, Whose, acted_on, is_confirmed};
-use crate::cli::{Exit, arguments};
+use super::{Opened, acted_on, is_confirmed};
+use crate::cli::reason::ReasonArgs;
+use crate::cli::{Exit, OutboxArgs, arguments};
 use crate::config::AdminConfig;
 use crate::db::bypasses::Bypasses;
 use crate::status::ask::{ask, reachable};
@@ -16,7 +17,7 @@ use crate::status::report::{Report, TopicHold, Who};
 #[derive(Debug, Args)]
 pub struct ParkArgs {
     #[command(flatten)]
-    whose: Whose,
+    whose: OutboxArgs,
     /// The topic
     #[arg(long, value_name = "TOPIC", value_parser = arguments::topic)]
     topic: String,
@@ -26,12 +27,8 @@ pub struct ParkArgs {
     /// Do not ask first
     #[arg(long)]
     yes: bool,
-    /// Record this as the reason
-    #[arg(long, value_name = "TEXT")]
-    why: Option<String>,
-    /// Record this as who decided [default: the database session's user]
-    #[arg(long, value_name = "NAME")]
-    who: Option<String>,
+    #[command(flatten)]
+    reason: ReasonArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -42,8 +39,8 @@ pub struct ParkArgs {
 /// # Errors
 /// When a relay says that the topic's breaker is not open, or the decision is not confirmed.
 pub async fn run(args: &ParkArgs) -> anyhow::Result<Exit> {
-    let mut opened = args.whose.open().await?;
-    let topic = args.topic.as_str();
+    let mut opened = Opened::of(&args.whose).await?;
+    let topic = &args.topic;
     let schema = opened.config.postgres.schema.as_str();
     let bypasses = Bypasses::new(schema, &opened.outbox.table.to_string());
     if !args.stop && !is_bypassed(&mut opened, &bypasses, topic).await? {
@@ -59,11 +56,8 @@ pub async fn run(args: &ParkArgs) -> anyhow::Result<Exit> {
     let session = &mut opened.session;
     session.begin().await?;
     let is_new = match args.stop {
-        true => bypasses.stop(session, topic).await?,
-        false => {
-            let (why, who) = (args.why.as_deref(), args.who.as_deref());
-            bypasses.begin(session, topic, why, who).await?
-        }
+        true => bypasses.take_back(session, topic).await?,
+        false => bypasses.note(session, topic, &args.reason.reason()).await?,
     };
     let is_owned = opened.is_owned().await?;
     opened.session.commit().await?;
