@@ -75,6 +75,16 @@ async fn a_payload_that_is_rewritten() {
 }
 
 #[tokio::test]
+async fn rows_that_are_born_as_sent() {
+    let sql = "alter table outbox_events alter sent_at set default clock_timestamp()";
+    let stage = after("born_sent", sql).await;
+    let lines = stage.finds(&["error columns"]);
+    let said =
+        "column \"sent_at\" has the default clock_timestamp(), with which rows are born as sent";
+    assert!(lines[0].contains(said), "{lines:?}");
+}
+
+#[tokio::test]
 async fn a_column_that_a_template_names_in_vain() {
     let mut stage = Stage::new("template").await;
     stage.set("outbox.default.key", "{tenant_id}");

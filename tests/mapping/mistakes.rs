@@ -179,6 +179,30 @@ const MISTAKES: &[Mistake] = &[
         message: ": column \"born\" (sent.column) must allow null, which it is until the row is sent",
     },
     Mistake {
+        ddl: "create table {t} ({columns}); alter table {t} alter sent_at set default now()",
+        options: &[],
+        message: ": column \"sent_at\" (sent.column) has the default now(), with which rows are born as sent and \
+                  are never published: drop it, or set that of an unsent row",
+    },
+    Mistake {
+        ddl: "create table {t} ({columns}, done boolean not null default true)",
+        options: &[("sent.column", "done")],
+        message: ": column \"done\" (sent.column) has the default true, with which rows are born as sent and \
+                  are never published: drop it, or set that of an unsent row",
+    },
+    Mistake {
+        ddl: "create table {t} ({columns}); alter table {t} alter status set default 'DONE'",
+        options: &BY_STATUS,
+        message: ": column \"status\" (sent.column) has the default 'DONE'::text, with which rows are born as sent and \
+                  are never published: drop it, or set that of an unsent row",
+    },
+    Mistake {
+        ddl: "create domain {t}_time timestamptz default clock_timestamp(); create table {t} ({columns}, at {t}_time)",
+        options: &[("sent.column", "at")],
+        message: ": column \"at\" (sent.column) has the default clock_timestamp(), with which rows are born as sent and \
+                  are never published: drop it, or set that of an unsent row",
+    },
+    Mistake {
         ddl: "create table {t} ({columns}); alter table {t} drop constraint {t}_pkey; create index on {t} (seq); \
               create publication {t}_all for table {t}; \
               create publication {t}_inserts for table {t} with (publish = 'insert')",

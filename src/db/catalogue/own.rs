@@ -1,6 +1,7 @@
 //! Outboxd's own table, as the migrations make it: what became of it since.
 
 use super::obstacles::Usage;
+use super::sent::born_sent;
 use super::types::Type;
 use super::{Mistakes, add_other_columns};
 use crate::config::{OnSent, OutboxConfig, Retention};
@@ -46,6 +47,9 @@ pub async fn examine(session: &mut Session, config: &OutboxConfig) -> Result<Mis
             }
             Some(_) => {}
         }
+    }
+    if let Some(fault) = table.column("sent_at").and_then(|at| born_sent(at, None)) {
+        mistakes.add(format!("column \"sent_at\" {fault}"));
     }
     add_other_columns(
         &mut Shape::own(&config.table),

@@ -55,6 +55,11 @@ impl Sending {
             mistakes.add(format!(
                 "column {name:?} (sent.column) must allow null, which it is until the row is sent"
             ));
+        } else if let Some(fault) = born_sent(column, sent.values.as_ref()) {
+            let name = &column.name;
+            mistakes.add(format!(
+                "column {name:?} (sent.column) {fault}: drop it, or set that of an unsent row"
+            ));
         }
         check_labels(column, sent, mistakes);
         let is_sent = is_sent(column, sent.values.as_ref());
@@ -80,6 +85,24 @@ impl Sending {
             is_sent: Some(is_sent),
         })
     }
+}
+
+/// What is wrong with the column's default, if by it a row is sent when it is inserted. It is read and not tried:
+/// what it calls may do something, or be forbidden to the relay.
+pub fn born_sent(column: &Column, values: Option<&SentValues>) -> Option<String> {
+    let default = column.default.as_deref()?;
+    // Postgres writes a constant with its type behind it.
+    let (value, _) = default.rsplit_once("::").unwrap_or((default, ""));
+    let is_sent = match (values, column.kind) {
+        (Some(values), _) => value == literal(&values.sent),
+        (None, Type::Boolean) => value == "true",
+        (None, _) => !value.eq_ignore_ascii_case("null"),
+    };
+    is_sent.then(|| {
+        format!(
+            "has the default {default}, with which rows are born as sent and are never published"
+        )
+    })
 }
 
 fn check_labels(column: &Column, sent: &SentColumn, mistakes: &mut Mistakes) {

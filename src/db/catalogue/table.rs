@@ -27,6 +27,8 @@ pub struct Column {
     pub type_name: String,
     pub not_null: bool,
     pub is_generated: bool,
+    /// What a row has that is inserted without it, as SQL.
+    pub default: Option<String>,
     /// Of an enumeration.
     pub labels: Vec<String>,
     /// How many characters fit, where the type says so.
@@ -38,6 +40,9 @@ const TABLE: &str = "select c.oid, c.relkind::text as kind \
      where n.nspname = $1 and c.relname = $2";
 
 const COLUMNS: &str = "select a.attname::text as name, a.attnotnull as not_null, a.attgenerated <> '' as is_generated, \
+            case when a.attgenerated = '' then coalesce( \
+                pg_catalog.pg_get_expr(d.adbin, d.adrelid), pg_catalog.pg_get_expr(t.typdefaultbin, 0)) \
+            end as default_value, \
             pg_catalog.format_type(a.atttypid, a.atttypmod) as type_name, base.oid as type, \
             base.typtype = 'e' as is_enum, \
             case when base.oid in (1042, 1043) and a.atttypmod > 4 then a.atttypmod - 4 end as longest, \
@@ -46,6 +51,7 @@ const COLUMNS: &str = "select a.attname::text as name, a.attnotnull as not_null,
      from pg_catalog.pg_attribute a \
      join pg_catalog.pg_type t on t.oid = a.atttypid \
      join pg_catalog.pg_type base on base.oid = case t.typtype when 'd' then t.typbasetype else t.oid end \
+     left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum \
      where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped \
      order by a.attnum";
 
@@ -118,6 +124,7 @@ impl Column {
             type_name: row.try_get("type_name")?,
             not_null: row.try_get("not_null")?,
             is_generated: row.try_get("is_generated")?,
+            default: row.try_get("default_value")?,
             labels: row.try_get("labels")?,
             longest: row
                 .try_get::<Option<i32>, _>("longest")?
