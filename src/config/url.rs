@@ -74,7 +74,16 @@ impl PostgresUrl {
             text.push('@');
         }
         text.push_str(&self.address());
-        text.push_str(&self.rest);
+        let (path, query) = self.rest.split_once('?').unwrap_or((&self.rest, ""));
+        text.push_str(path);
+        // sqlx passes over a parameter that it does not know, and logs its value.
+        let known = query
+            .split('&')
+            .filter(|pair| implied(&parameter(pair).0).is_none());
+        for (index, pair) in known.filter(|pair| !pair.is_empty()).enumerate() {
+            text.push(if index == 0 { '?' } else { '&' });
+            text.push_str(pair);
+        }
         text
     }
 
@@ -89,20 +98,25 @@ impl PostgresUrl {
     fn parameters(&self) -> impl Iterator<Item = (String, String)> {
         let query = self.rest.split_once('?').map_or("", |(_, query)| query);
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decoded(name), decoded(value))
-        })
+        pairs.map(parameter)
     }
 
-    /// sqlx passes over a parameter that it does not know, and logs its value.
     fn check_parameters(&self) -> Result<(), String> {
         let given = |wanted: &str| self.parameters().any(|(name, _)| name == wanted);
         for (name, value) in self.parameters() {
-            if !PARAMETERS.contains(&name.as_str()) && !name.starts_with("options[") {
+            if let Some(Implied { values, why, .. }) = implied(&name) {
+                if !values.contains(&value.as_str()) {
+                    let values = values.join(", ");
+                    return Err(format!(
+                        "must have a {name} of {values}, has {value:?}: {why}"
+                    ));
+                }
+            } else if !PARAMETERS.contains(&name.as_str()) && !name.starts_with("options[") {
+                let implied = IMPLIED.iter().map(|implied| implied.name);
+                let known: Vec<_> = PARAMETERS.into_iter().chain(implied).collect();
                 return Err(format!(
                     "must have no parameters but {}, has {name:?}",
-                    PARAMETERS.join(", ")
+                    known.join(", ")
                 ));
             }
             if name == "sslmode" && !SSL_MODES.contains(&value.as_str()) {
@@ -135,6 +149,32 @@ const PARAMETERS: [&str; 12] = [
     "application_name",
 ];
 
+/// A parameter of libpq that sqlx does not know.
+struct Implied {
+    name: &'static str,
+    /// They ask for what is so anyway.
+    values: &'static [&'static str],
+    /// What makes the others impossible, and what to do instead.
+    why: &'static str,
+}
+
+const IMPLIED: [Implied; 2] = [
+    Implied {
+        name: "channel_binding",
+        values: &["disable", "prefer"],
+        why: "there is none, leave it out and be sure of the server by sslmode=verify-full",
+    },
+    Implied {
+        name: "target_session_attrs",
+        values: &["any", "read-write", "primary"],
+        why: "outboxd writes, and leaves a server in recovery again",
+    },
+];
+
+fn implied(name: &str) -> Option<&'static Implied> {
+    IMPLIED.iter().find(|implied| implied.name == name)
+}
+
 const CERTIFICATES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 
 const SSL_MODES: [&str; 6] = [
@@ -145,6 +185,12 @@ const SSL_MODES: [&str; 6] = [
     "verify-ca",
     "verify-full",
 ];
+
+/// Name and value.
+fn parameter(pair: &str) -> (String, String) {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    (decoded(name), decoded(value))
+}
 
 /// The text that a part of the parameters stands for.
 fn decoded(text: &str) -> String {

@@ -295,6 +295,28 @@ fn a_list_of_hosts_becomes_one_url_each() {
 }
 
 #[test]
+fn parameters_that_ask_for_what_is_so_anyway_never_come_to_sqlx() {
+    let parsed = |query: &str| {
+        let url = format!("postgres://u:p@h1,h2/db{query}");
+        valid("", &[("OUTBOXD_POSTGRES__URL", &url)]).postgres.url
+    };
+    for (query, exposed) in [
+        ("?channel_binding=prefer", ""),
+        ("?target_session_attrs=any&channel%5Fbinding=disable", ""),
+        (
+            "?sslmode=require&target_session_attrs=read-write&application_name=a",
+            "?sslmode=require&application_name=a",
+        ),
+        ("?target_session_attrs=primary&host=db", "?host=db"),
+    ] {
+        let second = parsed(query).hosts()[1].expose();
+        assert_eq!(second, format!("postgres://u:p@h2/db{exposed}"), "{query}");
+    }
+    let shown = parsed("?channel_binding=prefer").to_string();
+    assert!(shown.ends_with("/db?channel_binding=prefer"), "{shown}");
+}
+
+#[test]
 fn a_mapped_table_keeps_its_rows_and_has_no_timestamps_it_does_not_name() {
     use crate::config::{EventTimestamp, Retention};
     let columns = "[outbox.a.columns]\nid = 'Seq'\nevent_id = 'Id'\naggregate_id = 'k'\n";

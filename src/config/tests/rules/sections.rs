@@ -56,10 +56,30 @@ pub(super) const CASES: &[Case] = &[
         "",
         &[(
             "OUTBOXD_POSTGRES__URL",
+            "postgres://db/shop?sslmode=require&channel_binding=require",
+        )],
+        &[
+            "postgres.url: must have a channel_binding of disable, prefer, has \"require\": there is none, leave it out and be sure of the server by sslmode=verify-full, is <redacted>, from OUTBOXD_POSTGRES__URL",
+        ],
+    ),
+    (
+        "",
+        &[(
+            "OUTBOXD_POSTGRES__URL",
+            "postgres://db1,db2/shop?target_session_attrs=prefer-standby",
+        )],
+        &[
+            "postgres.url: must have a target_session_attrs of any, read-write, primary, has \"prefer-standby\": outboxd writes, and leaves a server in recovery again, is <redacted>, from OUTBOXD_POSTGRES__URL",
+        ],
+    ),
+    (
+        "",
+        &[(
+            "OUTBOXD_POSTGRES__URL",
             "postgres://db/shop?sslmode=require&ssl%70assword=hunter2",
         )],
         &[
-            "postgres.url: must have no parameters but sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, options, application_name, has \"sslpassword\", is <redacted>, from OUTBOXD_POSTGRES__URL",
+            "postgres.url: must have no parameters but sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, dbname, user, password, options, application_name, channel_binding, target_session_attrs, has \"sslpassword\", is <redacted>, from OUTBOXD_POSTGRES__URL",
         ],
     ),
     (
