@@ -1,13 +1,9 @@
-//! The server that holds the outbox tables, and the relay's role on it.
+//! What the answers of the server mean.
 
 use std::time::Duration;
 
-use super::outbox::{self, Waiting};
-use super::{Finding, Notebook, Options};
-use crate::config::{Config, Pooler};
-use crate::db::facts::{self, Asynchronous, Lacking, Server, Slot, Transaction};
-use crate::db::{Database, DbError, Role, Session};
-use crate::outage::chain;
+use crate::check::Notebook;
+use crate::db::facts::{Asynchronous, Server, Slot, Transaction};
 
 /// The releases that outboxd is made for and tested with.
 const VERSIONS: std::ops::RangeInclusive<i32> = 13..=18;
@@ -16,217 +12,13 @@ const VERSIONS: std::ops::RangeInclusive<i32> = 13..=18;
 /// milliseconds: what is in between is somebody's time service that does not run.
 const CLOCK_TOLERANCE: f64 = 2.0;
 
-/// Long transactions that are listed.
-const LISTED: i64 = 5;
-
 /// Rows that were needed so many transactions ago are dead and stay: a poll walks over them.
 const MAX_BEHIND: i64 = 1_000_000;
 
 /// The connections of a relay for each outbox: reader, marker, lease, parker, gauges, janitor; and LISTEN.
 const CONNECTIONS: usize = 7;
 
-/// What was asked and what came of it.
-pub struct Answers {
-    pub findings: Vec<Finding>,
-    /// What the outboxes have to send.
-    pub waiting: Vec<Waiting>,
-}
-
-/// Asks about the server, the role and each outbox.
-pub async fn probe(config: &Config, options: &Options) -> Answers {
-    let mut book = Notebook::of("postgres");
-    let mut waiting = Vec::new();
-    if let Err(error) = ask(config, options, &mut book, &mut waiting).await {
-        note_failure(&error, &mut book);
-    }
-    Answers {
-        findings: book.findings,
-        waiting,
-    }
-}
-
-async fn ask(
-    config: &Config,
-    options: &Options,
-    book: &mut Notebook,
-    waiting: &mut Vec<Waiting>,
-) -> Result<(), DbError> {
-    let database = Database::new(&config.postgres)?;
-    for (option, host, mode) in database.unverified()? {
-        book.warning(
-            "postgres-unverified",
-            format!("{option} has sslmode={mode} for {host}, so whoever answers there is taken for the server"),
-            "set sslmode=verify-full, and sslrootcert if the server's authority is not one of the system's",
-        );
-    }
-    judge_pooler(config, &database, book).await?;
-    if book.has_errors() {
-        // Whatever else is asked there may be answered by anybody.
-        return Ok(());
-    }
-    let mut session = bounded(&database, database.connect("", Role::Check)).await?;
-    let facts = session.group(async |session| Facts::ask(session, config, options).await);
-    let facts = bounded(&database, facts).await?;
-    facts.judge(config, book);
-    for outbox in config.outboxes.values() {
-        let mut session = bounded(&database, database.connect(&outbox.name, Role::Check)).await?;
-        let probe = outbox::probe(&mut session, config, outbox, &facts.lacking);
-        let (findings, rows) = bounded(&database, async { Ok(probe.await) }).await?;
-        book.findings.extend(findings);
-        waiting.extend(rows);
-    }
-    Ok(())
-}
-
-/// As long as a statement may take, and the time to say so.
-async fn bounded<T>(
-    database: &Database,
-    work: impl Future<Output = Result<T, DbError>>,
-) -> Result<T, DbError> {
-    let deadline = database.statement_deadline();
-    match tokio::time::timeout(deadline, work).await {
-        Ok(done) => done,
-        Err(_) => Err(DbError::Timeout {
-            action: "checking the database".to_owned(),
-            seconds: deadline.as_secs_f64(),
-        }),
-    }
-}
-
-fn note_failure(error: &DbError, book: &mut Notebook) {
-    let said = chain(error);
-    match error {
-        DbError::Recovery => book.error(
-            "postgres-replica",
-            "every server of postgres.url is in recovery, and a standby cannot take marks",
-            "name the primary, or all servers of the cluster",
-        ),
-        // PgBouncer's way to say so.
-        DbError::Connect { hint, .. } if !hint.is_empty() => book.error(
-            "pooler",
-            said,
-            "set postgres.pooler = \"transaction\", and postgres.direct_url for migrate",
-        ),
-        DbError::Certificate { .. } => book.error(
-            "postgres-certificate",
-            said,
-            "see sslmode, sslrootcert, sslcert and sslkey in postgres.url, and what certificate the server has",
-        ),
-        DbError::Connect { .. } | DbError::ConnectTimeout { .. } | DbError::Secret(_) => book.error(
-            "postgres-unreachable",
-            said,
-            "see that the server runs, and that address, role and password in postgres.url are right",
-        ),
-        _ => book.error("postgres-refused", said, "see the server's log"),
-    }
-}
-
-async fn judge_pooler(
-    config: &Config,
-    database: &Database,
-    book: &mut Notebook,
-) -> Result<(), DbError> {
-    let is_declared = config.postgres.pooler == Pooler::Transaction;
-    if is_declared && config.postgres.direct_url.is_none() {
-        return Ok(());
-    }
-    if bounded(database, database.shares_processes()).await? {
-        match config.postgres.direct_url {
-            Some(_) => book.error(
-                "direct-url",
-                "postgres.direct_url leads through a pooler in transaction mode, where nothing keeps a session",
-                "name the server itself",
-            ),
-            None => book.error(
-                "pooler",
-                "postgres.url leads through a pooler in transaction mode, where nothing keeps a session",
-                "set postgres.pooler = \"transaction\", and postgres.direct_url for migrate",
-            ),
-        }
-    }
-    Ok(())
-}
-
-/// What the server says.
-struct Facts {
-    server: Server,
-    transactions: Vec<Transaction>,
-    slots: Vec<Slot>,
-    asynchronous: Vec<Asynchronous>,
-    lacking: Vec<Lacking>,
-    other_tables: (i64, Vec<String>),
-}
-
-impl Facts {
-    async fn ask(
-        session: &mut Session,
-        config: &Config,
-        options: &Options,
-    ) -> Result<Facts, DbError> {
-        let schema = config.postgres.schema.as_str();
-        let outboxes = config.outboxes.values();
-        let tables: Vec<String> = outboxes.map(|outbox| outbox.table.to_string()).collect();
-        Ok(Facts {
-            server: Server::ask(session).await?,
-            transactions: facts::transactions(session, options.long_transaction, LISTED).await?,
-            slots: facts::slots(session).await?,
-            asynchronous: facts::asynchronous(session, tables.clone()).await?,
-            lacking: facts::lacking(session, schema).await?,
-            other_tables: facts::other_tables(session, schema, tables).await?,
-        })
-    }
-
-    fn judge(&self, config: &Config, book: &mut Notebook) {
-        judge_server(&self.server, book);
-        judge_role(&self.server, config.outboxes.len(), book);
-        self.judge_rights(config, book);
-        for whose in &self.asynchronous {
-            judge_asynchronous(whose, book);
-        }
-        for transaction in &self.transactions {
-            judge_transaction(transaction, book);
-        }
-        for slot in &self.slots {
-            judge_slot(slot, book);
-        }
-    }
-
-    fn judge_rights(&self, config: &Config, book: &mut Notebook) {
-        let role = &self.server.role;
-        for lacking in &self.lacking {
-            match lacking {
-                Lacking::Table(table) => book.error(
-                    "schema",
-                    format!("table {}.{table} does not exist", config.postgres.schema),
-                    "run outboxd migrate",
-                ),
-                Lacking::Privilege(what) => book.error(
-                    "privileges",
-                    format!("role {role:?} needs the privilege {what}"),
-                    format!("run outboxd migrate --relay-role {role} as the owner"),
-                ),
-            }
-        }
-        let (count, first) = &self.other_tables;
-        // A superuser may do anything, which was said.
-        if *count > 0 && !self.server.is_superuser {
-            let more = match usize::try_from(*count).unwrap_or(usize::MAX) - first.len() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            book.warning(
-                "other-tables",
-                format!(
-                    "role {role:?} has rights on tables that are not the relay's: {}{more}",
-                    first.join(", ")
-                ),
-                "give the relay a role of its own (outboxd migrate --relay-role)",
-            );
-        }
-    }
-}
-
-fn judge_server(server: &Server, book: &mut Notebook) {
+pub fn server(server: &Server, book: &mut Notebook) {
     let (major, name) = (server.version / 10_000, &server.version_name);
     if major < *VERSIONS.start() {
         book.error(
@@ -290,7 +82,7 @@ fn judge_server(server: &Server, book: &mut Notebook) {
     }
 }
 
-fn judge_role(server: &Server, outboxes: usize, book: &mut Notebook) {
+pub fn role(server: &Server, outboxes: usize, book: &mut Notebook) {
     let role = &server.role;
     let own_role = "give the relay a role of its own (outboxd migrate --relay-role)";
     if server.is_superuser {
@@ -319,7 +111,7 @@ fn judge_role(server: &Server, outboxes: usize, book: &mut Notebook) {
     }
 }
 
-fn judge_asynchronous(whose: &Asynchronous, book: &mut Notebook) {
+pub fn asynchronous(whose: &Asynchronous, book: &mut Notebook) {
     let lost = "a commit can be published and then lost in a crash";
     let (problem, remedy) = match whose {
         Asynchronous::Server => (
@@ -339,7 +131,7 @@ fn judge_asynchronous(whose: &Asynchronous, book: &mut Notebook) {
     book.warning("synchronous-commit", format!("{problem}: {lost}"), remedy);
 }
 
-fn judge_transaction(transaction: &Transaction, book: &mut Notebook) {
+pub fn transaction(transaction: &Transaction, book: &mut Notebook) {
     let age = |seconds: f64| {
         humantime::format_duration(Duration::from_secs(seconds.max(0.0) as u64)).to_string()
     };
@@ -358,7 +150,7 @@ fn judge_transaction(transaction: &Transaction, book: &mut Notebook) {
     }
 }
 
-fn judge_slot(slot: &Slot, book: &mut Notebook) {
+pub fn slot(slot: &Slot, book: &mut Notebook) {
     let name = &slot.name;
     let drop = format!("let its consumer catch up, or select pg_drop_replication_slot('{name}')");
     if !slot.is_active {
@@ -376,6 +168,7 @@ fn judge_slot(slot: &Slot, book: &mut Notebook) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Finding;
 
     fn server() -> Server {
         Server {
@@ -396,7 +189,7 @@ mod tests {
 
     fn found(server: &Server) -> Vec<String> {
         let mut book = Notebook::of("postgres");
-        judge_server(server, &mut book);
+        super::server(server, &mut book);
         book.findings.iter().map(Finding::to_string).collect()
     }
 
@@ -447,7 +240,7 @@ mod tests {
                 is_active: true,
                 behind,
             };
-            judge_slot(&slot, &mut book);
+            super::slot(&slot, &mut book);
             book.findings.len()
         };
         assert_eq!(
