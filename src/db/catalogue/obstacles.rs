@@ -6,8 +6,8 @@ use sqlx::postgres::types::Oid;
 use sqlx::query::Query;
 use sqlx::{Executor, Postgres, Row};
 
+use super::mistakes::{Aspect, Mistake};
 use super::table::Table;
-use super::{Aspect, Mistake};
 use crate::db::{DbError, Session};
 
 /// What the statements of a relay do to a table.

@@ -1,9 +1,10 @@
 //! Outboxd's own table, as the migrations make it: what became of it since.
 
+use super::add_other_columns;
+use super::mistakes::Mistakes;
 use super::obstacles::Usage;
 use super::sent::born_sent;
 use super::types::Type;
-use super::{Mistakes, add_other_columns};
 use crate::config::{OnSent, OutboxConfig, Retention};
 use crate::db::outbox::Shape;
 use crate::db::{DbError, Session};

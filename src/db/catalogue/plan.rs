@@ -3,7 +3,8 @@
 
 use sqlx::{Executor, Row};
 
-use super::{Asked, Aspect, Mistake};
+use super::Asked;
+use super::mistakes::{Aspect, Mistake};
 use crate::db::outbox::Shape;
 use crate::db::{DbError, Session};
 

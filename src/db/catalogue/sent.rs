@@ -1,8 +1,9 @@
 //! How a sent row is told from an unsent one, and how it is marked.
 
+use super::Asked;
+use super::mistakes::Mistakes;
 use super::table::{Column, Table};
 use super::types::{TIMES, Type};
-use super::{Asked, Mistakes};
 use crate::config::{SentColumn, SentValues};
 use crate::db::literal;
 use crate::db::outbox::Sent;

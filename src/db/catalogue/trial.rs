@@ -3,9 +3,10 @@
 
 use sqlx::{Executor, Row};
 
+use super::Asked;
+use super::mistakes::{Aspect, Mistake};
 use super::sent::{marked_value, now};
 use super::table::{Column, Table};
-use super::{Asked, Aspect, Mistake};
 use crate::db::{DbError, Session};
 
 /// The constraints on no other columns than these. Whatever else a constraint looks at, a mark does not change.
