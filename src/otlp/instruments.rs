@@ -81,25 +81,18 @@ pub struct Timing {
 }
 
 impl Timing {
-    pub fn new(scraped: Histogram) -> Timing {
-        Timing {
-            scraped,
-            sent: None,
-        }
-    }
-
     /// `bounds` are those of the histogram that is scraped.
-    pub fn exported(self, meter: &Meter, instrument: Instrument, bounds: Vec<f64>) -> Timing {
-        let sent = meter
-            .f64_histogram(instrument.name)
-            .with_description(instrument.help)
-            .with_unit(instrument.unit)
-            .with_boundaries(bounds)
-            .build();
-        Timing {
-            sent: Some((sent, instrument.outbox)),
-            ..self
-        }
+    pub fn of(scraped: Histogram, sent: Option<(&Meter, Instrument)>, bounds: Vec<f64>) -> Timing {
+        let sent = sent.map(|(meter, instrument)| {
+            let histogram = meter
+                .f64_histogram(instrument.name)
+                .with_description(instrument.help)
+                .with_unit(instrument.unit)
+                .with_boundaries(bounds)
+                .build();
+            (histogram, instrument.outbox)
+        });
+        Timing { scraped, sent }
     }
 
     pub fn observe(&self, seconds: f64) {
