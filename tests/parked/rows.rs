@@ -248,3 +248,31 @@ async fn what_is_one_byte_too_large_never_enters_a_message_set() {
     assert_eq!(fixture.relay.logged("kafka refused a message set"), 0);
     assert_eq!(fixture.metric("refused_total").await, 0.0);
 }
+
+#[tokio::test]
+async fn a_row_beyond_those_that_may_be_parked_holds_its_key_until_there_is_room() {
+    let mut fixture = fixture("no_room", "park_row").await;
+    execute(
+        &mut fixture.database,
+        "insert into outboxd_parked (outbox, id, event_id, topic, class, reason, attempts, first_failed_at, blocks_key) \
+         select 'public.outbox_events', -n, gen_random_uuid(), 't', 'row', 'a test', 1, now(), false \
+         from generate_series(1, 200000) n",
+    )
+    .await;
+    for (key, number) in [("bad", None), ("bad", Some(2)), ("good", Some(1))] {
+        write(&mut fixture, key, number).await;
+    }
+    fixture.relay.start();
+    assert_eq!(next(&mut fixture).await, pair("good", 1));
+    fixture
+        .relay
+        .logs_more("the later rows of its key wait for it", 0)
+        .await;
+    parked(&mut fixture, 200_000).await;
+
+    let discard = "select outbox_dead_decide('public.outbox_events', array[-1], 'discard')";
+    assert_eq!(number(&mut fixture.database, discard).await, 1);
+    assert_eq!(next(&mut fixture).await, pair("bad", 2));
+    parked(&mut fixture, 200_000).await;
+    fixture.relay.stop().await;
+}
