@@ -83,10 +83,14 @@ pub mod demo;
 mod listen;
 #[cfg(feature = "demo")]
 pub mod local;
+#[cfg(feature = "consumer")]
+pub mod oauth;
 #[cfg(feature = "relay")]
 pub mod otlp;
 #[cfg(feature = "consumer")]
 pub mod outage;
+#[cfg(feature = "consumer")]
+pub mod secret;
 #[cfg(feature = "relay")]
 pub mod shutdown;
 #[cfg(feature = "relay")]

@@ -17,6 +17,7 @@ use super::{
     sources::{self, Merged},
     values::{Listen, TopicNames},
 };
+use crate::secret::Secret;
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -85,9 +86,10 @@ impl Loaded {
         config.postgres.direct_url_file = origins.file_of("postgres", "direct_url");
         let file = origins.file_of("kafka.properties", "sasl.password");
         config.kafka.properties.keep_password_in(file);
-        if let Some(oauth) = &mut config.kafka.oauth {
-            let file = origins.file_of("kafka.oauth", "client_secret");
-            oauth.client_secret.keep_in(file);
+        if let Some(oauth) = &mut config.kafka.oauth
+            && let Some(file) = origins.file_of("kafka.oauth", "client_secret")
+        {
+            oauth.client_secret = Secret::in_file(file.path);
         }
         for (name, outbox) in &config.outboxes {
             if let Some(preset) = outbox.preset {

@@ -42,17 +42,18 @@ use std::{
 
 use bytesize::ByteSize;
 
+use crate::oauth::ClientCredentials;
+
 pub use error::{ConfigError, ConfigErrors};
 pub use field::Field;
 pub use load::Loaded;
 pub use mapping::{Columns, Mapping, SentColumn, SentValues};
 pub use named::NamedTemplates;
 pub use names::{Identifier, Name, TableName};
-pub use oauth::{OAuthConfig, TokenUrl};
 pub use origin::Origin;
 pub use print::{Setting, Shown};
 pub use properties::KafkaProperties;
-pub use secret::{AdminToken, Secret, SecretFile};
+pub use secret::{AdminToken, SecretFile};
 pub use sources::{DEFAULTS, Sources};
 pub use template::{OtherColumns, Segment, Template};
 pub use templates::Templates;
@@ -126,7 +127,7 @@ pub struct KafkaConfig {
     /// librdkafka's properties, without those that the promise depends on.
     pub properties: KafkaProperties,
     /// Where tokens come from, if it logs in with tokens.
-    pub oauth: Option<OAuthConfig>,
+    pub oauth: Option<ClientCredentials>,
 }
 
 /// Whether and how missing topics are created.

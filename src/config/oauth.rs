@@ -1,57 +1,18 @@
 //! Where tokens for SASL OAUTHBEARER come from.
 
-use axum::http::Uri;
-
 use super::error::ConfigError;
 use super::read::{Report, Section, text_of};
-use super::secret::Secret;
-use super::values::{Label, Value, http_url, show_without_user};
-
-/// An endpoint that gives tokens for client credentials (RFC 6749, section 4.4).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OAuthConfig {
-    /// The endpoint.
-    pub token_url: TokenUrl,
-    /// Who asks there.
-    pub client_id: String,
-    /// What proves it.
-    pub client_secret: Secret,
-    /// What the token is to allow; nothing: what the endpoint thinks fit.
-    pub scope: Option<String>,
-    /// Whom to trust at the endpoint, a file of PEM; nothing: what the system trusts.
-    pub ca_location: Option<String>,
-}
-
-/// An address that a secret may be sent to: by `https`, or on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenUrl(String);
-
-impl TokenUrl {
-    /// The address: safe to log.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-const THIS_MACHINE: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+use super::values::{Label, Value, show_without_user};
+use crate::oauth::{ClientCredentials, TokenUrl};
+use crate::secret::Secret;
 
 impl Value for TokenUrl {
     fn read(text: &str) -> Result<Self, String> {
-        let is_safe = |uri: Uri| {
-            let is_local = uri.host().is_some_and(|host| THIS_MACHINE.contains(&host));
-            uri.scheme_str() == Some("https") || is_local
-        };
-        match http_url(text).is_some_and(is_safe) {
-            true => Ok(Self(text.to_owned())),
-            false => Err(
-                "must be https://host/path without a user: the client's secret is sent there"
-                    .to_owned(),
-            ),
-        }
+        Self::parse(text)
     }
 
     fn show(&self) -> String {
-        self.0.clone()
+        self.as_str().to_owned()
     }
 
     fn show_malformed(text: &str) -> String {
@@ -72,7 +33,7 @@ pub(super) fn read(
     mut section: Section,
     is_used: Option<bool>,
     report: &mut Report,
-) -> Option<Option<OAuthConfig>> {
+) -> Option<Option<ClientCredentials>> {
     if is_used != Some(true) {
         for key in OPTIONS {
             let found = section.whole(key);
@@ -94,7 +55,7 @@ pub(super) fn read(
     let scope = section.optional::<Label>(report, "scope");
     let ca_location = section.optional::<Label>(report, "ca_location");
     section.finish(report);
-    Some(Some(OAuthConfig {
+    Some(Some(ClientCredentials {
         token_url: token_url?,
         client_id: client_id?.0,
         client_secret: client_secret?,

@@ -10,10 +10,11 @@ use figment::value::Value as Tree;
 use super::{
     error::ConfigError,
     read::{Report, Section, join, kind, text_of},
-    secret::{Secret, SecretFile},
+    secret::SecretFile,
     security,
     url::REDACTED,
 };
+use crate::secret::Secret;
 
 /// Properties for librdkafka, by their dotted names. `Debug` redacts the secrets among them.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -42,8 +43,7 @@ impl KafkaProperties {
 
     /// The password was read from this file, if it was from one.
     pub(super) fn keep_password_in(&mut self, file: Option<SecretFile>) {
-        let text = self.get("sasl.password").unwrap_or_default().to_owned();
-        self.password = file.map(|file| Secret::new(text, Some(file)));
+        self.password = file.map(|file| Secret::in_file(file.path));
     }
 
     /// All properties with their values, secrets included: for the Kafka client alone.

@@ -1,16 +1,12 @@
-//! Secrets: what is in a file, read again when it may have changed, and the admin port's token.
+//! Secrets as options: the files that some are in, and the admin port's token.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::PathBuf;
 
 use super::error::ConfigError;
 use super::url::{PostgresUrl, REDACTED};
 use super::values::Value;
-
-/// A file with a secret is short; more than this is somebody's mistake (a device, a dump).
-const MAX_SECRET_BYTES: u64 = 1 << 20;
+use crate::secret::{self, Secret};
 
 /// A file that holds the value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,29 +18,15 @@ pub struct SecretFile {
 }
 
 impl SecretFile {
-    /// What it holds now, without the newline that editors put at its end.
+    /// What it holds now.
     ///
     /// # Errors
-    /// When it cannot be read, is not UTF-8, or holds nothing: a secret that was not put in its place must not pass
-    /// for one that is not needed.
+    /// As [`Secret::current`].
     pub fn read(&self) -> Result<String, ConfigError> {
-        let problem = |problem: &str| ConfigError::Unreadable {
+        secret::read(&self.path).map_err(|error| ConfigError::Unreadable {
             name: self.variable.clone(),
-            problem: format!("reading {:?}: {problem}", self.path),
-        };
-        let mut content = String::new();
-        let length = File::open(&self.path)
-            .and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut content))
-            .map_err(|error| problem(&why(&error)))?;
-        if length as u64 > MAX_SECRET_BYTES {
-            return Err(problem("it is longer than 1 MiB"));
-        }
-        let line = content.strip_suffix('\n').unwrap_or(&content);
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        match line.is_empty() {
-            false => Ok(line.to_owned()),
-            true => Err(problem("it is empty")),
-        }
+            problem: error.to_string(),
+        })
     }
 
     /// The URL that it holds now.
@@ -61,44 +43,9 @@ impl SecretFile {
     }
 }
 
-/// A secret, and the file it is from if it is from one. `Debug` hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret {
-    text: String,
-    file: Option<SecretFile>,
-}
-
-impl Secret {
-    pub(super) fn new(text: String, file: Option<SecretFile>) -> Secret {
-        Secret { text, file }
-    }
-
-    /// The same, which was read from this file if it was from one.
-    pub(super) fn keep_in(&mut self, file: Option<SecretFile>) {
-        self.file = file;
-    }
-
-    /// The secret as it is now: whoever rotates secrets writes a new one into the file.
-    ///
-    /// # Errors
-    /// As [`SecretFile::read`].
-    pub fn current(&self) -> Result<String, ConfigError> {
-        match &self.file {
-            Some(file) => file.read(),
-            None => Ok(self.text.clone()),
-        }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(REDACTED)
-    }
-}
-
 impl Value for Secret {
     fn read(text: &str) -> Result<Self, String> {
-        Ok(Self::new(text.to_owned(), None))
+        Ok(Self::text(text))
     }
 
     fn show(&self) -> String {
@@ -107,14 +54,6 @@ impl Value for Secret {
 
     fn show_malformed(_: &str) -> String {
         REDACTED.to_owned()
-    }
-}
-
-/// What came of reading a file.
-pub(super) fn why(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::InvalidData => "it must be UTF-8".to_owned(),
-        _ => error.to_string(),
     }
 }
 

@@ -16,8 +16,9 @@ use super::{
     origin::{Origin, Origins},
     properties,
     read::{join, kind, text_of},
-    secret::{SecretFile, why},
+    secret::SecretFile,
 };
+use crate::secret::why;
 
 /// Every option with its default and a comment: the reference for operators.
 pub const DEFAULTS: &str = include_str!("../../config/outboxd.toml");

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-/// What stands in the place of a secret.
-pub const REDACTED: &str = "<redacted>";
+pub use crate::secret::REDACTED;
 
 /// A `postgres://` URL with one or several hosts. `Debug` and `Display` redact its secrets.
 #[derive(Clone, PartialEq, Eq)]

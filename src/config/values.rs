@@ -5,12 +5,12 @@
 
 use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
-use axum::http::Uri;
 use bytesize::ByteSize;
 
 use super::load::MAX_RETENTION;
 use super::topic::is_topic_name;
 use super::url::{PostgresUrl, REDACTED, is_port};
+use crate::oauth::http_url;
 
 /// A value that an option can have.
 pub(super) trait Value: Sized {
@@ -255,7 +255,7 @@ impl OtlpEndpoint {
 
 impl Value for OtlpEndpoint {
     fn read(text: &str) -> Result<Self, String> {
-        let is_bare = |uri: Uri| uri.path() == "/" && uri.query().is_none();
+        let is_bare = |uri: ureq::http::Uri| uri.path() == "/" && uri.query().is_none();
         match http_url(text).is_some_and(is_bare) {
             true => Ok(Self(text.to_owned())),
             false => Err(
@@ -274,14 +274,7 @@ impl Value for OtlpEndpoint {
     }
 }
 
-/// A URL of http or https, without a user.
-pub(super) fn http_url(text: &str) -> Option<Uri> {
-    let uri: Uri = text.parse().ok()?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    (is_http && !text.contains('@')).then_some(uri)
-}
-
-/// A text that should be such a URL. What is before an @ may be a password.
+/// A text that should be a URL of http. What is before an @ may be a password.
 pub(super) fn show_without_user(text: &str) -> String {
     match text.contains('@') {
         true => REDACTED.to_owned(),

@@ -29,7 +29,7 @@ impl KafkaClient {
                 outage: Outage::new("kafka"),
                 causes: Causes::new(&base(config, &[])),
             }),
-            login: Login::new(config),
+            login: Login::new(config.oauth.as_ref(), config.properties.password()),
         }
     }
 

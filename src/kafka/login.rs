@@ -14,7 +14,8 @@ use rdkafka::error::KafkaError;
 
 use super::tokens::Tokens;
 use super::{KafkaSetupError, forward_log};
-use crate::config::{KafkaConfig, Secret};
+use crate::oauth::ClientCredentials;
+use crate::secret::Secret;
 
 /// How often a password's file is looked at by a client that is polled: about as often as it tries to connect.
 const LOOK: Duration = Duration::from_secs(1);
@@ -44,11 +45,14 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    /// Begins to fetch tokens if they are needed.
-    pub fn new(config: &KafkaConfig) -> Login {
+    /// Begins to fetch tokens if there are credentials for them. `password`: with its user, if it may change.
+    pub fn new(
+        credentials: Option<&ClientCredentials>,
+        password: Option<(&str, &Secret)>,
+    ) -> Login {
         Login {
-            tokens: config.oauth.as_ref().map(Tokens::of),
-            password: config.properties.password().map(Password::new),
+            tokens: credentials.map(Tokens::of),
+            password: password.map(Password::new),
         }
     }
 

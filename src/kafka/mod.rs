@@ -7,7 +7,6 @@ mod client;
 #[cfg(feature = "relay")]
 mod describe;
 mod log;
-#[cfg(feature = "relay")]
 mod login;
 #[cfg(feature = "relay")]
 mod polled;
@@ -17,9 +16,7 @@ mod retention;
 #[cfg(feature = "relay")]
 mod rules;
 mod tls;
-#[cfg(feature = "relay")]
 mod token_endpoint;
-#[cfg(feature = "relay")]
 mod tokens;
 #[cfg(feature = "relay")]
 mod topics;
@@ -31,7 +28,6 @@ pub use client::{ClusterHealth, KafkaClient};
 #[cfg(feature = "relay")]
 pub use describe::{Cluster, Describer, TopicConfig, TopicFacts};
 pub(crate) use log::forward_log;
-#[cfg(feature = "relay")]
 pub(crate) use login::Login;
 #[cfg(feature = "relay")]
 pub use producer::{Producer, ProducerSizes, Report, Reports, SendError, Sharing};

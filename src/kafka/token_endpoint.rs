@@ -12,7 +12,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use super::tls;
 use super::tokens::Token;
-use crate::config::{OAuthConfig, Secret};
+use crate::oauth::ClientCredentials;
 
 /// One request with everything that belongs to it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,13 +23,7 @@ const USUAL_LIFETIME: u64 = 300;
 /// An answer is a token and some words.
 const MAX_BYTES: u64 = 1 << 20;
 
-pub(super) struct TokenEndpoint {
-    url: String,
-    client_id: String,
-    client_secret: Secret,
-    scope: Option<String>,
-    ca_location: Option<String>,
-}
+pub(super) struct TokenEndpoint(ClientCredentials);
 
 /// The longest that a token is taken to live: it is fetched anew more often than necessary, at worst.
 const MAX_LIFETIME: u64 = 24 * 60 * 60;
@@ -47,14 +41,8 @@ struct Refusal {
 }
 
 impl TokenEndpoint {
-    pub fn new(config: &OAuthConfig) -> TokenEndpoint {
-        TokenEndpoint {
-            url: config.token_url.as_str().to_owned(),
-            client_id: config.client_id.clone(),
-            client_secret: config.client_secret.clone(),
-            scope: config.scope.clone(),
-            ca_location: config.ca_location.clone(),
-        }
+    pub fn new(credentials: &ClientCredentials) -> TokenEndpoint {
+        TokenEndpoint(credentials.clone())
     }
 
     /// Asks for a token. The client's secret, and whom to trust, are read anew if they are in files.
@@ -62,22 +50,26 @@ impl TokenEndpoint {
     /// # Errors
     /// Why there is none, with the endpoint's address; never with a secret or what the endpoint says in its own words.
     pub fn fetch(&self) -> Result<Token, String> {
+        let url = self.0.token_url.as_str();
         self.ask()
-            .map_err(|error| format!("no token from {}: {error}", self.url))
+            .map_err(|error| format!("no token from {url}: {error}"))
     }
 
     fn ask(&self) -> Result<Token, String> {
-        let secret = self.client_secret.current();
+        let ClientCredentials {
+            token_url,
+            client_id,
+            client_secret,
+            scope,
+            ca_location,
+        } = &self.0;
+        let secret = client_secret.current();
         let secret = secret.map_err(|error| error.to_string())?;
         // RFC 6749, section 2.3.1: both are encoded as form values first.
-        let credentials = format!(
-            "{}:{}",
-            form_encoded(&self.client_id),
-            form_encoded(&secret)
-        );
+        let credentials = format!("{}:{}", form_encoded(client_id), form_encoded(&secret));
         let mut form = vec![("grant_type", "client_credentials")];
-        form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-        let request = self.agent()?.post(&self.url);
+        form.extend(scope.as_deref().map(|scope| ("scope", scope)));
+        let request = agent(ca_location.as_deref())?.post(token_url.as_str());
         let request = request
             .header(
                 "authorization",
@@ -110,28 +102,28 @@ impl TokenEndpoint {
             lifetime: Duration::from_secs(seconds.unwrap_or(USUAL_LIFETIME).min(MAX_LIFETIME)),
         })
     }
+}
 
-    /// Made for each request: there is one an hour or so, and the files may have changed.
-    fn agent(&self) -> Result<Agent, String> {
-        let roots = tls::trusted(self.ca_location.as_deref())?;
-        let roots: Vec<Certificate<'_>> = roots
-            .iter()
-            .map(|root: &CertificateDer<'_>| Certificate::from_der(root).to_owned())
-            .collect();
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .timeout_global(Some(PATIENCE))
-            .http_status_as_error(false)
-            // The credentials are for this address.
-            .max_redirects(0)
-            .build();
-        Ok(config.into())
-    }
+/// Made for each request: there is one an hour or so, and the files may have changed.
+fn agent(ca_location: Option<&str>) -> Result<Agent, String> {
+    let roots = tls::trusted(ca_location)?;
+    let roots: Vec<Certificate<'_>> = roots
+        .iter()
+        .map(|root: &CertificateDer<'_>| Certificate::from_der(root).to_owned())
+        .collect();
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(RootCerts::new_with_certs(&roots))
+        .build();
+    let config = Agent::config_builder()
+        .tls_config(tls)
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        // The credentials are for this address.
+        .max_redirects(0)
+        .build();
+    Ok(config.into())
 }
 
 /// Whether an error is one of those that RFC 6749 has (section 5.2) or could have, and not somebody's prose.

@@ -13,7 +13,7 @@ use rdkafka::client::{Client, OAuthToken};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::token_endpoint::TokenEndpoint;
-use crate::config::OAuthConfig;
+use crate::oauth::ClientCredentials;
 use crate::outage::{Retry, jittered};
 
 /// How long a client waits for the first token: a round trip, and the attempts of a moment's outage.
@@ -76,12 +76,12 @@ impl Drop for Keeper {
 
 impl Tokens {
     /// Begins to fetch. The thread ends with the last clone.
-    pub fn of(config: &OAuthConfig) -> Tokens {
+    pub fn of(credentials: &ClientCredentials) -> Tokens {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let endpoint = TokenEndpoint::new(config);
+        let endpoint = TokenEndpoint::new(credentials);
         let kept = Arc::clone(&shared);
         let started = thread::Builder::new()
             .name("kafka tokens".to_owned())
@@ -89,7 +89,7 @@ impl Tokens {
         if let Err(error) = started {
             shared.lock().error = Some(format!("starting a thread for tokens: {error}"));
         }
-        let client_id = config.client_id.clone();
+        let client_id = credentials.client_id.clone();
         Tokens {
             keeper: Arc::new(Keeper { shared, client_id }),
         }

@@ -4,11 +4,12 @@ mod page;
 
 use super::{
     AdminConfig, Config, CreateTopicsConfig, InboxConfig, KafkaConfig, Loaded, LogConfig, Mapping,
-    NamedTemplates, OAuthConfig, Origin, OtlpConfig, OtlpEndpoint, OutboxConfig, PayloadEncoding,
+    NamedTemplates, Origin, OtlpConfig, OtlpEndpoint, OutboxConfig, PayloadEncoding,
     PostgresConfig, Preset, RelayConfig, SentColumn, SentValues, Templates,
     read::join,
     values::{Listen, TopicNames, Value as _},
 };
+use crate::oauth::ClientCredentials;
 
 use page::Page;
 pub use page::Shown;
@@ -110,7 +111,7 @@ impl KafkaConfig {
             .redacted()
             .for_each(|(name, value)| page.text(name, value));
         page.table(["kafka", "oauth"]);
-        let text = |option: fn(&OAuthConfig) -> Option<String>| {
+        let text = |option: fn(&ClientCredentials) -> Option<String>| {
             oauth.as_ref().and_then(option).unwrap_or_default()
         };
         page.text("token_url", text(|oauth| Some(oauth.token_url.show())));
