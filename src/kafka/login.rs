@@ -6,7 +6,9 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::bindings::{rd_kafka_error_destroy, rd_kafka_sasl_set_credentials};
+use rdkafka::bindings::{
+    rd_kafka_error_destroy, rd_kafka_oauthbearer_set_token_failure, rd_kafka_sasl_set_credentials,
+};
 use rdkafka::client::{Client, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -63,6 +65,17 @@ impl Login {
     pub fn token(&self) -> Result<OAuthToken, Box<dyn Error>> {
         let tokens = self.tokens.as_ref().ok_or("no token is needed")?;
         Ok(tokens.token()?)
+    }
+
+    /// Answers a client that asks for a token.
+    pub(super) fn refresh<C: ClientContext>(&self, client: &Client<C>) {
+        let Err(error) = self.prepare(client) else {
+            return;
+        };
+        // It has no NUL character, or says nothing.
+        let reason = CString::new(error.to_string()).unwrap_or_default();
+        // SAFETY: the client lives for as long as it is borrowed, and the text, which is copied, outlives the call.
+        unsafe { rd_kafka_oauthbearer_set_token_failure(client.native_ptr(), reason.as_ptr()) };
     }
 
     /// For whoever polls a client.

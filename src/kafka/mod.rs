@@ -1,6 +1,7 @@
 //! Kafka: the supervised producers of a lane, what their errors mean to the librdkafka side, and the
 //! topics a lane may use.
 
+mod admin;
 mod causes;
 #[cfg(feature = "relay")]
 mod client;
@@ -22,6 +23,7 @@ mod tokens;
 mod topics;
 mod verdict;
 
+pub(crate) use admin::PolledAdmin;
 pub(crate) use causes::{Causes, News};
 #[cfg(feature = "relay")]
 pub use client::{ClusterHealth, KafkaClient};

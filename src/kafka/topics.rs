@@ -5,15 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-
 use tokio::sync::Semaphore;
 
 use super::{
-    ClusterHealth, KafkaClient, KafkaSetupError, Login, TopicRetention, TopicRules, forward_log,
+    ClusterHealth, KafkaClient, KafkaSetupError, Login, PolledAdmin, TopicRetention, TopicRules,
     topic_retention,
 };
 use crate::config::CreateTopicsConfig;
@@ -39,7 +36,7 @@ pub enum TopicStatus {
 /// Asks for topics and, where allowed, creates them.
 #[derive(Clone)]
 pub struct Topics {
-    admin: Arc<AdminClient<Context>>,
+    admin: Arc<PolledAdmin>,
     login: Login,
     create: CreateTopicsConfig,
     health: Arc<ClusterHealth>,
@@ -49,30 +46,13 @@ pub struct Topics {
     has_warned: Arc<AtomicBool>,
 }
 
-struct Context {
-    health: Arc<ClusterHealth>,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        forward_log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.health.note_error(&error, reason);
-    }
-}
-
 impl Topics {
     /// # Errors
     /// When librdkafka refuses a property.
     pub fn new(client: &KafkaClient) -> Result<Topics, KafkaSetupError> {
-        let context = Context {
-            health: Arc::clone(&client.health),
-        };
         let config = client.base(&[]);
-        let admin = AdminClient::from_config_and_context(&config, context)
-            .map_err(KafkaSetupError::create(&config))?;
+        let admin =
+            PolledAdmin::new(&config, &client.login).map_err(KafkaSetupError::create(&config))?;
         Ok(Topics {
             admin: Arc::new(admin),
             login: client.login.clone(),
@@ -128,10 +108,6 @@ impl Topics {
     /// # Errors
     /// As [`topic_retention`].
     pub async fn retention(&self, topics: &[&str]) -> Result<Vec<TopicRetention>, KafkaSetupError> {
-        let (admin, login) = (Arc::clone(&self.admin), self.login.clone());
-        let prepared = tokio::task::spawn_blocking(move || login.prepare(admin.inner()));
-        // Without a token the question says so.
-        let _ = prepared.await;
         topic_retention(&self.admin, topics).await
     }
 
