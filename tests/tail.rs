@@ -1,57 +1,11 @@
 //! `outboxd tail`: what is being published, as it is published.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
-
 use serde_json::{Value, json};
 
 use crate::support::command::{fails, outboxd};
 use crate::support::fixture::{Fixture, execute};
 use crate::support::services;
-
-/// A tail that stands at the topic's end.
-struct Tail {
-    child: Child,
-    errors: BufReader<std::process::ChildStderr>,
-}
-
-impl Tail {
-    fn start(fixture: &Fixture, arguments: &[&str]) -> Tail {
-        let mut command = fixture.relay.command(&["tail"]);
-        let command = command.args(arguments);
-        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = piped.spawn().expect("starting a tail");
-        let errors = BufReader::new(child.stderr.take().expect("its errors"));
-        let mut tail = Tail { child, errors };
-        let said = tail.says();
-        assert!(said.starts_with("outboxd: following "), "{said}");
-        tail
-    }
-
-    /// The next line on standard error.
-    fn says(&mut self) -> String {
-        let mut line = String::new();
-        self.errors.read_line(&mut line).expect("a line");
-        line
-    }
-
-    /// Waits for its end, and returns what it printed.
-    fn ends(mut self) -> String {
-        let mut text = String::new();
-        let mut out = self.child.stdout.take().expect("its output");
-        out.read_to_string(&mut text).expect("UTF-8");
-        assert_eq!(self.child.wait().expect("its end").code(), Some(0));
-        text
-    }
-}
-
-impl Drop for Tail {
-    fn drop(&mut self) {
-        // It has ended, unless the test failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::support::tail::Tail;
 
 async fn publish(fixture: &mut Fixture, key: &str, event_type: &str, correlation_id: &str) {
     let sql = format!(
@@ -180,10 +134,10 @@ async fn a_closed_pipe_ends_it_quietly() {
     let mut fixture = Fixture::new("tail_pipe").await;
     fixture.relay.start();
     let mut tail = Tail::start(&fixture, &[]);
-    drop(tail.child.stdout.take());
+    tail.close();
     publish(&mut fixture, "k", "t", "c").await;
-    assert_eq!(tail.child.wait().expect("its end").code(), Some(0));
     assert_eq!(tail.says(), "");
+    assert_eq!(tail.ends(), "");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::BenchError;
 use crate::envelope::header;
 use crate::event::EventRef;
-use crate::kafka::KafkaClient;
+use crate::kafka::{KafkaClient, Login};
 
 /// How long one call waits for a message, and thus how soon the thread notices that it is to end.
 const POLL: Duration = Duration::from_millis(100);
@@ -129,13 +129,14 @@ pub async fn verify(
     rows: Vec<EventRef>,
 ) -> Result<Verdict, BenchError> {
     let consumer = open(kafka, topic, partitions)?;
-    let topic = topic.to_owned();
+    let (topic, login) = (topic.to_owned(), kafka.login().clone());
     // Dropped with this future: then nobody waits for the verdict.
     let end = End::default();
     let ended = end.flag();
     let read = move || {
         let mut check = Check::new(rows.into_iter().map(|row| (row.event_id, row.id)));
         let mut messages = 0;
+        login.prepare(consumer.client())?;
         for partition in 0..partitions {
             let (low, high) = consumer
                 .fetch_watermarks(&topic, partition, REQUEST_TIMEOUT)
@@ -216,9 +217,13 @@ impl Check {
     }
 }
 
-fn open(kafka: &KafkaClient, topic: &str, partitions: i32) -> Result<BaseConsumer, BenchError> {
+fn open(
+    kafka: &KafkaClient,
+    topic: &str,
+    partitions: i32,
+) -> Result<BaseConsumer<Login>, BenchError> {
     let action = || BenchError::kafka(format!("consuming topic \"{topic}\""));
-    let consumer: BaseConsumer = kafka
+    let consumer: BaseConsumer<Login> = kafka
         .base(&[])
         .set("group.id", topic)
         .set("enable.auto.commit", "false")
@@ -227,7 +232,7 @@ fn open(kafka: &KafkaClient, topic: &str, partitions: i32) -> Result<BaseConsume
         .set("fetch.wait.max.ms", "100")
         // Else a full local queue pauses the partition for a second.
         .set("fetch.queue.backoff.ms", "1")
-        .create()
+        .create_with_context(kafka.login().clone())
         .map_err(action())?;
     let mut start = TopicPartitionList::new();
     for partition in 0..partitions {

@@ -30,6 +30,7 @@ use rdkafka::error::KafkaError;
 
 use crate::db::DbError;
 use crate::kafka::KafkaSetupError;
+use crate::secret::SecretError;
 
 pub use drain::{Aside, DrainOptions, drain};
 pub use envelope::{EnvelopeOptions, envelope};
@@ -52,6 +53,8 @@ pub enum BenchError {
         #[source]
         source: KafkaError,
     },
+    #[error("kafka.oauth.client_secret")]
+    Secret(#[from] SecretError),
     #[error("producing without the relay: {reason}")]
     Produce { reason: String },
     #[error("{action}")]

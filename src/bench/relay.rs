@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::BenchError;
 use super::workspace::Stage;
 use crate::config::{Config, REDACTED};
+use crate::secret::SecretError;
 
 /// Lines of its log that are kept, to show when it ends by itself.
 const LOG_LINES: usize = 10;
@@ -95,7 +96,7 @@ impl RelayProcess {
                 command.env_remove(name);
             }
         }
-        command.envs(secrets(config));
+        command.envs(secrets(config)?);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -185,13 +186,21 @@ impl RelayProcess {
 }
 
 /// The options that [`Config::redacted_toml`] does not show, as variables.
-fn secrets(config: &Config) -> Vec<(String, String)> {
+fn secrets(config: &Config) -> Result<Vec<(String, String)>, SecretError> {
     let mut secrets = vec![(
         "OUTBOXD_POSTGRES__URL".to_owned(),
         config.postgres.url.expose(),
     )];
     if let Some(url) = &config.postgres.direct_url {
         secrets.push(("OUTBOXD_POSTGRES__DIRECT_URL".to_owned(), url.expose()));
+    }
+    if let Some(token) = &config.admin.token {
+        let token = token.expose().to_owned();
+        secrets.push(("OUTBOXD_ADMIN__TOKEN".to_owned(), token));
+    }
+    if let Some(oauth) = &config.kafka.oauth {
+        let secret = oauth.client_secret.current()?;
+        secrets.push(("OUTBOXD_KAFKA__OAUTH__CLIENT_SECRET".to_owned(), secret));
     }
     let properties = &config.kafka.properties;
     for (name, shown) in properties.redacted() {
@@ -203,7 +212,7 @@ fn secrets(config: &Config) -> Vec<(String, String)> {
             ));
         }
     }
-    secrets
+    Ok(secrets)
 }
 
 async fn keep_lines(stderr: ChildStderr, log: Arc<Mutex<VecDeque<String>>>) {

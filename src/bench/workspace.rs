@@ -3,8 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use sqlx::PgConnection;
 
 use super::BenchError;
@@ -12,7 +11,7 @@ use crate::config::{Config, OutboxConfig, TopicTemplate};
 use crate::db::bench::{BenchTable, drop_schema};
 use crate::db::migrate::{Plan, PlannedOutbox};
 use crate::db::{Database, DbError};
-use crate::kafka::{KafkaClient, REQUEST_TIMEOUT, TopicStatus, Topics};
+use crate::kafka::{KafkaClient, PolledAdmin, REQUEST_TIMEOUT, TopicStatus, Topics};
 
 /// How long a new topic may take until its leaders are known.
 const TOPIC_DEADLINE: Duration = Duration::from_secs(30);
@@ -50,7 +49,7 @@ pub struct Workspace {
     outbox: OutboxConfig,
     database: Database,
     kafka: KafkaClient,
-    admin: AdminClient<DefaultClientContext>,
+    admin: PolledAdmin,
     topics: Topics,
     partitions: i32,
     made_topics: Mutex<Vec<String>>,
@@ -103,9 +102,7 @@ impl Workspace {
         partitions: i32,
     ) -> Result<Workspace, BenchError> {
         let kafka = KafkaClient::new(&config.kafka);
-        let admin = kafka
-            .base(&[])
-            .create()
+        let admin = PolledAdmin::new(&kafka.base(&[]), kafka.login())
             .map_err(BenchError::kafka("creating a kafka admin client"))?;
         Ok(Workspace {
             database: Database::new(&config.postgres)?,

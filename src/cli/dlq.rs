@@ -224,18 +224,15 @@ impl Decision {
 impl Which {
     async fn open(&self) -> anyhow::Result<(Dlq, PgConnection)> {
         let config = self.config.load()?;
-        anyhow::ensure!(
-            config.kafka.oauth.is_none(),
-            "dead letters cannot be reached with sasl.mechanism OAUTHBEARER yet: give this command another way to log in"
-        );
-        let kafka = KafkaClient::new(&config.kafka).base(&[]);
+        let kafka = KafkaClient::new(&config.kafka);
         let schema = config.postgres.schema.as_str();
         let dlq = Dlq::new(
             self.consumer.clone(),
             self.topic.as_deref(),
             Some(schema),
-            kafka,
-        )?;
+            kafka.base(&[]),
+        )?
+        .with_login(kafka.login());
         let connection = Database::new(&config.postgres)?
             .connect_direct("dlq")
             .await?;

@@ -12,4 +12,4 @@ mod pressure;
 mod process;
 mod rate;
 mod rebalances;
-mod stage;
+pub mod stage;

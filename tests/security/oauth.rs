@@ -1,10 +1,21 @@
 //! Tokens from an endpoint of the test's own, and a broker that verifies what it has signed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::fixture::{Fixture, PATIENCE, insert};
+use outboxd::inbox::consumer::{Consumer, Event, HandlerError, Raw, Tx};
+use outboxd::oauth::{ClientCredentials, TokenUrl};
+use outboxd::secret::Secret;
+use serde_json::Value;
+use sqlx::postgres::PgPoolOptions;
+
+use crate::consumer::stage::Running;
+use crate::support::command::succeeds;
+use crate::support::fixture::{Fixture, PATIENCE, execute, insert};
 use crate::support::secured::{HOST, Listener, SecuredKafka};
 use crate::support::services;
+use crate::support::tail::Tail;
 use crate::support::tokens::{CLIENT, TokenEndpoint, TokenIssuer};
 
 const SECRET: &str = "planted secret/+&";
@@ -55,38 +66,129 @@ fn endpoint(
     TokenEndpoint::start(issuer, &certified, lifetime, SECRET_ENCODED)
 }
 
-#[tokio::test]
-async fn rows_flow_on_while_tokens_end_and_are_renewed() {
+/// A consumer that logs in with tokens, and notes the keys of what it has handled; but a key that is not welcome is
+/// rejected as long as it is not.
+async fn consumer(
+    fixture: &mut Fixture,
+    kafka: &SecuredKafka,
+    endpoint: &TokenEndpoint,
+    secret: &str,
+    welcomes_all: &Arc<AtomicBool>,
+) -> Consumer {
+    fixture.relay.migrate_inbox().await;
+    let effects = "create table effects (id bigint generated always as identity, key text)";
+    execute(&mut fixture.database, effects).await;
+    let url = TokenUrl::parse(&endpoint.url()).expect("an address");
+    let mut credentials = ClientCredentials::new(url, CLIENT, Secret::in_file(secret));
+    credentials.ca_location = Some(kafka.authority.ca());
+    let welcomes_all = Arc::clone(welcomes_all);
+    let handle = move |mut tx: Tx, event: Event<Raw>| {
+        let is_welcome = event.key() != "unwelcome" || welcomes_all.load(Ordering::SeqCst);
+        async move {
+            if !is_welcome {
+                return Err(HandlerError::reject("not welcome"));
+            }
+            let note = "insert into effects (key) values ($1)";
+            let noted = sqlx::query(note).bind(event.key()).execute(&mut *tx).await;
+            noted.map(|_| ()).map_err(HandlerError::retry)
+        }
+    };
+    let pool = PgPoolOptions::new().connect(&fixture.url).await;
+    Consumer::new(&fixture.topic, pool.expect("connections"))
+        .kafka([
+            ("bootstrap.servers", kafka.address(Listener::Token)),
+            ("security.protocol", "sasl_ssl".to_owned()),
+            ("ssl.ca.location", kafka.authority.ca()),
+            ("sasl.mechanism", "OAUTHBEARER".to_owned()),
+        ])
+        .oauth(credentials)
+        .topics([&fixture.topic])
+        .on("order.placed", handle)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relay_consumer_and_tail_go_on_while_tokens_end_and_are_renewed() {
     let kafka = services::secured_kafka().await;
     let endpoint = endpoint(kafka, "endpoint", &kafka.issuer, Duration::from_secs(5));
     let (mut fixture, file) = stage("oauth", kafka, &endpoint, &format!("{SECRET}\n")).await;
+    let consumer = consumer(&mut fixture, kafka, &endpoint, &file, &Arc::default()).await;
     fixture.relay.start();
+    let consumer = Running::start(consumer);
+    let mut tail = Tail::start(&fixture, &["--json"]);
+    let lines = tail.lines();
+    let mut keys = vec!["first"];
     insert(&mut fixture.database, "first").await;
     assert_eq!(fixture.next().await.key.as_deref(), Some("first"));
 
-    // A new one comes after at least 1.9 s. So with the sixth the first is over, which was valid for 8 s.
+    // Each of the three fetches another after 1.8 s or more. So with so many the first are over, which were valid for
+    // 8 s.
+    let enough = endpoint.given() + 18;
     let deadline = Instant::now() + PATIENCE;
-    while endpoint.given() < 6 {
+    while endpoint.given() < enough {
         assert!(Instant::now() < deadline, "{} tokens", endpoint.given());
         fixture.relay.assert_running();
         insert(&mut fixture.database, "meanwhile").await;
+        keys.push("meanwhile");
         fixture.next().await;
     }
     insert(&mut fixture.database, "last").await;
-    while fixture.next().await.key.as_deref() != Some("last") {}
+    keys.push("last");
+    assert_eq!(fixture.next().await.key.as_deref(), Some("last"));
+    for key in &keys {
+        let line = lines.recv_timeout(PATIENCE).expect("a line of the tail");
+        assert!(line.contains(&format!("\"key\":\"{key}\"")), "{line}");
+    }
+    let handled = format!("(select count(*) from effects) = {}", keys.len());
+    fixture.until(&handled).await;
 
     // Others that log in.
-    let mut check = fixture.relay.command(&["check", "--connect"]);
-    check.env("OUTBOXD_KAFKA__OAUTH__CLIENT_SECRET_FILE", &file);
-    let checked = check.output().expect("running outboxd");
+    let checked = fixture.relay.command(&["check", "--connect"]).output();
+    let checked = checked.expect("running outboxd");
     let said = String::from_utf8_lossy(&checked.stdout);
     assert!(!said.contains("kafka-unreachable"), "{said}");
 
+    consumer.stop().await;
     fixture.relay.stop().await;
     assert_eq!(fixture.relay.logged("unreachable"), 0);
     for secret in [SECRET, SECRET_ENCODED, &endpoint.last()] {
         assert_eq!(fixture.relay.logged(secret), 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_and_benchmarks_are_reached_with_tokens() {
+    let kafka = services::secured_kafka().await;
+    let endpoint = endpoint(kafka, "letters", &kafka.issuer, Duration::from_secs(600));
+    let (mut fixture, file) = stage("oauth_letters", kafka, &endpoint, SECRET).await;
+    let welcomes_all = Arc::new(AtomicBool::new(false));
+    let consumer = consumer(&mut fixture, kafka, &endpoint, &file, &welcomes_all).await;
+    let consumer = Running::start(consumer);
+    let dlq = |fixture: &Fixture, verb: &[&str]| {
+        let which = ["--consumer", &*fixture.topic];
+        let arguments = [&["inbox", "dlq"][..], verb, &which].concat();
+        let output = fixture.relay.command(&arguments).output();
+        succeeds(&output.expect("running outboxd"))
+    };
+    fixture.relay.start();
+    insert(&mut fixture.database, "unwelcome").await;
+    fixture
+        .until("exists (select from processed_events where outcome = 'dead_lettered')")
+        .await;
+    let listed = dlq(&fixture, &["list"]);
+    assert!(listed.contains("not welcome"), "{listed}");
+    welcomes_all.store(true, Ordering::SeqCst);
+    let redriven = dlq(&fixture, &["redrive", "--all"]);
+    assert!(redriven.starts_with("redriven"), "{redriven}");
+    fixture.until("exists (select from effects)").await;
+    consumer.stop().await;
+    fixture.relay.stop().await;
+
+    fixture.relay.set("admin.token", "token-of-the-admin-port");
+    let drain = ["bench", "drain", "--rows", "100", "--json"];
+    let mut bench = fixture.relay.command(&drain);
+    let report = succeeds(&bench.output().expect("running outboxd"));
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["runs"][0]["relay"]["arrived"], 100, "{report}");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod provider;
 pub mod relay;
 pub mod secured;
 pub mod services;
+pub mod tail;
 pub mod tokens;
 
 use std::path::PathBuf;

@@ -14,6 +14,7 @@ use super::properties::Properties;
 use super::schedule::{Backoff, Limits, Load};
 use super::upcast::Upcasters;
 use crate::inbox::Tx;
+use crate::oauth::ClientCredentials;
 
 /// Each has one transaction, and so one connection of the pool, at a time.
 const WORKERS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
@@ -57,6 +58,7 @@ pub struct Consumer {
     pub(super) pool: PgPool,
     pub(super) schema: Option<String>,
     pub(super) properties: Properties,
+    pub(super) oauth: Option<ClientCredentials>,
     pub(super) topics: Vec<String>,
     pub(super) routes: Routes,
     pub(super) upcasters: Upcasters,
@@ -85,6 +87,7 @@ impl Consumer {
             pool,
             schema: None,
             properties: Properties::default(),
+            oauth: None,
             topics: Vec::new(),
             routes: Routes::default(),
             upcasters: Upcasters::default(),
@@ -113,6 +116,13 @@ impl Consumer {
         self.properties
             .0
             .extend(properties.map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
+    /// Logs in with tokens that are fetched for these credentials: with the property `sasl.mechanism` set to
+    /// `OAUTHBEARER`.
+    pub fn oauth(mut self, credentials: ClientCredentials) -> Consumer {
+        self.oauth = Some(credentials);
         self
     }
 

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
 use super::record::Record;
+use crate::kafka::{KafkaSetupError, Login, PolledAdmin};
 
 /// The headers that a dead letter has besides the message's own.
 pub mod header {
@@ -54,8 +54,9 @@ pub struct Reason<'a> {
 pub struct DeadLetters {
     consumer: String,
     topic: String,
-    producer: FutureProducer,
+    producer: FutureProducer<Login>,
     config: ClientConfig,
+    login: Login,
 }
 
 impl DeadLetters {
@@ -67,6 +68,7 @@ impl DeadLetters {
         consumer: &str,
         topic: &str,
         config: ClientConfig,
+        login: &Login,
     ) -> Result<DeadLetters, KafkaError> {
         let mut producing = config.clone();
         producing
@@ -81,8 +83,9 @@ impl DeadLetters {
         Ok(DeadLetters {
             consumer: consumer.to_owned(),
             topic: topic.to_owned(),
-            producer: producing.create()?,
+            producer: producing.create_with_context(login.clone())?,
             config,
+            login: login.clone(),
         })
     }
 
@@ -94,9 +97,8 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When Kafka does not answer or refuses.
-    pub async fn ensure_topic(&self) -> Result<(), KafkaError> {
-        let producer = self.producer.clone();
-        let name = self.topic.clone();
+    pub async fn ensure_topic(&self) -> Result<(), KafkaSetupError> {
+        let (producer, name) = (self.producer.clone(), self.topic.clone());
         let ask = move || {
             let metadata = producer.client().fetch_metadata(Some(&name), PATIENCE)?;
             let topic = metadata.topics().iter().find(|topic| topic.name() == name);
@@ -105,10 +107,23 @@ impl DeadLetters {
         let known: Result<bool, KafkaError> = tokio::task::spawn_blocking(ask)
             .await
             .unwrap_or(Err(KafkaError::Canceled));
-        if known? {
+        let topic = || self.topic.clone();
+        let unanswered = |source| KafkaSetupError::Metadata {
+            topic: topic(),
+            source,
+        };
+        if known.map_err(unanswered)? {
             return Ok(());
         }
-        let admin: AdminClient<DefaultClientContext> = self.config.create()?;
+        let made = self.make_topic().await;
+        made.map_err(|error| KafkaSetupError::CreateTopic {
+            topic: topic(),
+            reason: error.to_string(),
+        })
+    }
+
+    async fn make_topic(&self) -> Result<(), KafkaError> {
+        let admin = PolledAdmin::new(&self.config, &self.login)?;
         let topic = NewTopic::new(&self.topic, 1, TopicReplication::Fixed(-1))
             .set("max.message.bytes", MAX_MESSAGE_BYTES)
             // Nothing goes before a person has seen it.

@@ -17,6 +17,8 @@ use super::dead_letter::{MAX_MESSAGE_BYTES, header};
 use super::record::{Place, Record};
 use crate::inbox::outcome::Outcomes;
 use crate::inbox::{ConsumerName, InboxError};
+use crate::kafka::{KafkaSetupError, Login};
+use crate::oauth::ClientCredentials;
 
 pub use crate::inbox::outcome::State;
 
@@ -38,6 +40,8 @@ pub enum DlqError {
         #[source]
         source: KafkaError,
     },
+    #[error(transparent)]
+    Login(#[from] KafkaSetupError),
     #[error("the dead letters' states")]
     Inbox(#[from] InboxError),
     #[error("topic \"{topic}\" brought nothing for {seconds} s with {left} partitions left")]
@@ -91,6 +95,7 @@ pub struct Dlq {
     topic: String,
     outcomes: Outcomes,
     config: ClientConfig,
+    login: Login,
 }
 
 impl Dlq {
@@ -110,7 +115,21 @@ impl Dlq {
             outcomes: Outcomes::new(consumer.clone(), schema)?,
             consumer,
             config,
+            login: Login::new(None, None),
         })
+    }
+
+    /// Logs in with tokens that are fetched for these credentials: with the property `sasl.mechanism` set to
+    /// `OAUTHBEARER`.
+    #[must_use]
+    pub fn oauth(self, credentials: &ClientCredentials) -> Dlq {
+        self.with_login(&Login::new(Some(credentials), None))
+    }
+
+    /// Logs in as others of the process do.
+    pub(crate) fn with_login(mut self, login: &Login) -> Dlq {
+        self.login = login.clone();
+        self
     }
 
     /// The letters that wait, in the order of the topic; the last of an event that has several.
@@ -123,6 +142,7 @@ impl Dlq {
             consumer: self.consumer.as_str().to_owned(),
             topic: self.topic.as_str().into(),
             config: self.config.clone(),
+            login: self.login.clone(),
         };
         let reading = tokio::task::spawn_blocking(move || reader.read(&chunks));
         let mut found: BTreeMap<String, Letter> = BTreeMap::new();
@@ -198,7 +218,9 @@ impl Dlq {
             .set("message.max.bytes", MAX_MESSAGE_BYTES)
             // The Java client's choice, which the relay makes too: the key's own partition.
             .set("partitioner", "murmur2_random");
-        let producer: FutureProducer = config.create().map_err(|e| self.kafka(action, e))?;
+        let producer: FutureProducer<Login> = config
+            .create_with_context(self.login.clone())
+            .map_err(|e| self.kafka(action, e))?;
         let record = &letter.record;
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {
@@ -233,6 +255,7 @@ struct Reader {
     consumer: String,
     topic: Arc<str>,
     config: ClientConfig,
+    login: Login,
 }
 
 impl Reader {
@@ -246,7 +269,11 @@ impl Reader {
             .set("group.id", "outboxd-dlq")
             .set("enable.auto.commit", "false")
             .set("fetch.wait.max.ms", "100");
-        let client: BaseConsumer = self.config.create().map_err(fail)?;
+        let client: BaseConsumer<Login> = self
+            .config
+            .create_with_context(self.login.clone())
+            .map_err(fail)?;
+        self.login.prepare(client.client())?;
         let metadata = client
             .fetch_metadata(Some(&self.topic), PATIENCE)
             .map_err(fail)?;

@@ -55,6 +55,16 @@ impl Properties {
         }
     }
 
+    /// Whether the client logs in with tokens.
+    pub(super) fn need_tokens(&self) -> bool {
+        let mut names = ["sasl.mechanism", "sasl.mechanisms"].iter();
+        names.any(|name| {
+            self.0
+                .get(*name)
+                .is_some_and(|value| value == "OAUTHBEARER")
+        })
+    }
+
     /// The properties of any client.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -13,6 +13,7 @@ use super::worker::Worker;
 use super::{ConsumerError, Ended};
 use crate::inbox::outcome::Outcomes;
 use crate::inbox::{ConsumerName, Inbox};
+use crate::kafka::Login;
 use crate::outage::{Outage, chain};
 
 /// How long a rebalance waits for batches that are at work.
@@ -56,8 +57,9 @@ impl Consumer {
         };
         let topic = self.dead_letter_topic.clone();
         let topic = topic.unwrap_or_else(|| format!("{}-dead-letters", self.name));
+        let login = Login::new(self.oauth.as_ref(), None);
         let client = self.properties.client();
-        let dead_letters = DeadLetters::new(&self.name, &topic, client).map_err(kafka)?;
+        let dead_letters = DeadLetters::new(&self.name, &topic, client, &login).map_err(kafka)?;
         if let Err(error) = dead_letters.ensure_topic().await {
             // Its letters wait for it, and say so.
             tracing::warn!(
@@ -69,6 +71,7 @@ impl Consumer {
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         let feed = Feed::start(
             &self.properties.consumer(&self.name),
+            &login,
             &topics,
             REBALANCE_PATIENCE,
         )
@@ -127,6 +130,10 @@ impl Consumer {
             "no topics to read"
         } else if !self.properties.0.contains_key("bootstrap.servers") {
             "the property bootstrap.servers is not set"
+        } else if self.properties.need_tokens() && self.oauth.is_none() {
+            "sasl.mechanism is OAUTHBEARER, and there are no credentials to fetch tokens for (Consumer::oauth)"
+        } else if !self.properties.need_tokens() && self.oauth.is_some() {
+            "credentials for tokens have no effect without sasl.mechanism OAUTHBEARER"
         } else if self.routes.is_empty() && !self.reject_unhandled {
             "no handlers: every event would be passed over"
         } else if self.routes.has_repeats() {
@@ -144,6 +151,8 @@ impl Consumer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::{ClientCredentials, TokenUrl};
+    use crate::secret::Secret;
 
     #[tokio::test]
     async fn the_protocol_of_a_group_that_a_consumer_cannot_speak_is_refused_by_name() {
@@ -159,5 +168,27 @@ mod tests {
             "consumer \"billing\": kafka property group.protocol: must be \"classic\", \
              since the consumer takes part in assigning partitions, is \"consumer\""
         );
+    }
+
+    #[tokio::test]
+    async fn tokens_and_what_they_are_fetched_for_go_together() {
+        let consumer = |mechanism| {
+            let pool = sqlx::PgPool::connect_lazy("postgres://localhost").expect("a pool");
+            Consumer::new("billing", pool)
+                .kafka([("bootstrap.servers", "b"), ("sasl.mechanism", mechanism)])
+                .topics(["t"])
+                .reject_unhandled()
+        };
+        let url = TokenUrl::parse("https://idp/token").expect("an address");
+        let credentials = ClientCredentials::new(url, "billing", Secret::text("hunter2"));
+        let missing = |consumer: Consumer| match consumer.check() {
+            Err(ConsumerError::Incomplete { missing, .. }) => Some(missing),
+            _ => None,
+        };
+        let refused = missing(consumer("OAUTHBEARER"));
+        assert!(refused.is_some_and(|text| text.contains("no credentials")));
+        let refused = missing(consumer("PLAIN").oauth(credentials.clone()));
+        assert!(refused.is_some_and(|text| text.contains("have no effect")));
+        assert!(consumer("OAUTHBEARER").oauth(credentials).check().is_ok());
     }
 }

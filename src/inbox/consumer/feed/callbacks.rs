@@ -1,10 +1,12 @@
 //! What librdkafka calls back, on the thread that polls or closes the client.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -12,7 +14,7 @@ use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::{Arrival, Named};
-use crate::kafka::{Causes, News, forward_log};
+use crate::kafka::{Causes, Login, News, forward_log};
 use crate::outage::Outage;
 
 /// What librdkafka calls back.
@@ -21,6 +23,7 @@ pub struct Context {
     /// How long a rebalance waits for what is at work.
     patience: Duration,
     causes: Causes,
+    login: Login,
     shared: Shared,
 }
 
@@ -74,6 +77,8 @@ impl Shared {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         forward_log(level, facility, message);
     }
@@ -84,6 +89,10 @@ impl ClientContext for Context {
             News::Refused(cause) => self.shared.kafka.note_cause(&cause),
             News::Passing => {}
         }
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.login.token()
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -149,11 +158,17 @@ impl ConsumerContext for Context {
 }
 
 impl Context {
-    pub fn new(arrivals: mpsc::Sender<Arrival>, patience: Duration, causes: Causes) -> Context {
+    pub fn new(
+        arrivals: mpsc::Sender<Arrival>,
+        patience: Duration,
+        causes: Causes,
+        login: Login,
+    ) -> Context {
         Context {
             arrivals,
             patience,
             causes,
+            login,
             shared: Shared {
                 seen: Mutex::default(),
                 commit_failed: AtomicBool::new(false),

@@ -15,7 +15,7 @@ use rdkafka::{ClientConfig, Message as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::Record;
-use crate::kafka::Causes;
+use crate::kafka::{Causes, Login};
 use crate::outage::Retry;
 use callbacks::{Context, Shared, list, press};
 
@@ -78,11 +78,13 @@ impl Feed {
     /// When librdkafka refuses a property or a topic's name.
     pub fn start(
         config: &ClientConfig,
+        login: &Login,
         topics: &[&str],
         patience: Duration,
     ) -> Result<Feed, KafkaError> {
         let (sender, arrivals) = mpsc::channel(CHANNEL);
-        let context = Context::new(sender.clone(), patience, Causes::new(config));
+        let causes = Causes::new(config);
+        let context = Context::new(sender.clone(), patience, causes, login.clone());
         let client = Arc::new(BaseConsumer::from_config_and_context(config, context)?);
         client.subscribe(topics)?;
         let end = End(Arc::default());
