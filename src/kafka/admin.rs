@@ -18,14 +18,17 @@ use rdkafka::client::Client;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult};
 
+use super::upkeep::Upkeep;
 use super::{Login, forward_log};
 
-/// One poll: how late a drop or another password is noticed.
-const POLL: Duration = Duration::from_millis(500);
+/// One poll: how often it is looked after.
+const POLL: Duration = Duration::from_secs(1);
 
-/// See the module's documentation. Dropping it waits for its thread, usually half a second at most.
+/// See the module's documentation. Dropping it waits for its thread.
 pub(crate) struct PolledAdmin {
     admin: Arc<AdminClient<Login>>,
+    #[cfg(feature = "relay")]
+    outdated: super::upkeep::Outdated,
     should_stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -42,25 +45,44 @@ impl PolledAdmin {
     /// # Errors
     /// When librdkafka refuses a property, or there can be no further thread.
     pub fn new(config: &ClientConfig, login: &Login) -> KafkaResult<PolledAdmin> {
+        // Before it is made, so that no change is missed.
+        let upkeep = Upkeep::new(config, login);
+        #[cfg(feature = "relay")]
+        let outdated = upkeep.outdated();
         let admin = AdminClient::from_config_and_context(config, login.clone())?;
         let admin = Arc::new(admin);
         let should_stop = Arc::new(AtomicBool::new(false));
         let (polled, login, ended) = (Arc::clone(&admin), login.clone(), Arc::clone(&should_stop));
         let thread = thread::Builder::new()
             .name("kafka admin".to_owned())
-            .spawn(move || poll(polled.inner(), &login, &ended))
+            .spawn(move || poll(polled.inner(), &login, upkeep, &ended))
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         Ok(PolledAdmin {
             admin,
+            #[cfg(feature = "relay")]
+            outdated,
             should_stop,
             thread: Some(thread),
         })
+    }
+
+    /// Whether it is made of files that hold something else now.
+    #[cfg(feature = "relay")]
+    pub fn is_outdated(&self) -> bool {
+        self.outdated.since().is_some()
     }
 }
 
 impl Drop for PolledAdmin {
     fn drop(&mut self) {
         self.should_stop.store(true, Ordering::Relaxed);
+        // SAFETY: the client lives, and so does its main queue, of which this is a reference of ours. The poll at hand
+        // ends, or the next one.
+        unsafe {
+            let queue = native::rd_kafka_queue_get_main(self.admin.inner().native_ptr());
+            native::rd_kafka_queue_yield(queue);
+            native::rd_kafka_queue_destroy(queue);
+        }
         if let Some(thread) = self.thread.take() {
             // It has no reason to panic; the client ends all the same.
             let _ = thread.join();
@@ -69,14 +91,11 @@ impl Drop for PolledAdmin {
 }
 
 /// Takes in what the client tells until it is to end.
-fn poll(client: &Client<Login>, login: &Login, should_stop: &AtomicBool) {
-    let mut password = login.password();
+fn poll(client: &Client<Login>, login: &Login, mut upkeep: Upkeep, should_stop: &AtomicBool) {
     // SAFETY: the client outlives the queue, which is a reference of ours to its main queue.
     let queue = unsafe { native::rd_kafka_queue_get_main(client.native_ptr()) };
     while !should_stop.load(Ordering::Relaxed) {
-        if let Some(password) = &mut password {
-            password.renew(client);
-        }
+        upkeep.look(client);
         // SAFETY: the queue is destroyed below. An event, if there is one, is ours until it is destroyed.
         let event = unsafe { native::rd_kafka_queue_poll(queue, POLL.as_millis() as i32) };
         if event.is_null() {

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::ffi::CString;
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::bindings::{
@@ -19,9 +18,6 @@ use super::{KafkaSetupError, forward_log};
 use crate::oauth::ClientCredentials;
 use crate::secret::Secret;
 
-/// How often a password's file is looked at by a client that is polled: about as often as it tries to connect.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// What the clients of a process have in common. As a client's context it gives tokens to one that is polled.
 #[derive(Clone)]
 pub(crate) struct Login {
@@ -34,7 +30,6 @@ pub(crate) struct Login {
 pub(super) struct Password {
     user: String,
     secret: Secret,
-    looked: Option<Instant>,
     known: Option<String>,
 }
 
@@ -78,7 +73,7 @@ impl Login {
         unsafe { rd_kafka_oauthbearer_set_token_failure(client.native_ptr(), reason.as_ptr()) };
     }
 
-    /// For whoever polls a client.
+    /// What a client that lives on is to be told.
     pub(super) fn password(&self) -> Option<Password> {
         self.password.clone()
     }
@@ -124,17 +119,12 @@ impl Password {
         Password {
             user: user.to_owned(),
             secret: secret.clone(),
-            looked: None,
             known: None,
         }
     }
 
     /// Hands the client a password that has changed: the next connection uses it, those that there are stay.
     pub fn renew<C: ClientContext>(&mut self, client: &Client<C>) {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
-            return;
-        }
-        self.looked = Some(Instant::now());
         let current = match self.secret.current() {
             Ok(current) => current,
             Err(error) => {

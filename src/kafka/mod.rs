@@ -21,6 +21,7 @@ mod token_endpoint;
 mod tokens;
 #[cfg(feature = "relay")]
 mod topics;
+mod upkeep;
 mod verdict;
 
 pub(crate) use admin::PolledAdmin;

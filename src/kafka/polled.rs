@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::Login;
+use super::upkeep::{Outdated, Upkeep};
 
 /// One poll while messages are in flight. It also bounds how late a drop is noticed.
 const POLL: Duration = Duration::from_millis(100);
@@ -30,7 +31,7 @@ pub struct PolledProducer<C: ProducerContext + Send + Sync + 'static> {
 
 struct Shared<C: ProducerContext> {
     producer: BaseProducer<C>,
-    login: Login,
+    outdated: Outdated,
     /// The thread sleeps, or is about to.
     asleep: AtomicBool,
     should_stop: AtomicBool,
@@ -39,17 +40,19 @@ struct Shared<C: ProducerContext> {
 impl<C: ProducerContext + Send + Sync + 'static> PolledProducer<C> {
     /// # Errors
     /// When librdkafka refuses a property, or there can be no further thread.
-    pub fn new(config: &ClientConfig, context: C, login: Login) -> KafkaResult<PolledProducer<C>> {
+    pub fn new(config: &ClientConfig, context: C, login: &Login) -> KafkaResult<PolledProducer<C>> {
+        // Before it is made, so that no change is missed.
+        let upkeep = Upkeep::new(config, login);
         let shared = Arc::new(Shared {
             producer: BaseProducer::from_config_and_context(config, context)?,
-            login,
+            outdated: upkeep.outdated(),
             asleep: AtomicBool::new(false),
             should_stop: AtomicBool::new(false),
         });
         let polled = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("kafka reports".to_owned())
-            .spawn(move || polled.poll())
+            .spawn(move || polled.poll(upkeep))
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         Ok(PolledProducer {
             shared,
@@ -59,6 +62,11 @@ impl<C: ProducerContext + Send + Sync + 'static> PolledProducer<C> {
 
     pub fn producer(&self) -> &BaseProducer<C> {
         &self.shared.producer
+    }
+
+    /// Since when it is made of files that hold something else now, if it is.
+    pub fn outdated_since(&self) -> Option<Instant> {
+        self.shared.outdated.since()
     }
 
     /// Hands a message over. Never blocks.
@@ -87,12 +95,9 @@ impl<C: ProducerContext + Send + Sync + 'static> PolledProducer<C> {
 }
 
 impl<C: ProducerContext> Shared<C> {
-    fn poll(&self) {
-        let mut password = self.login.password();
+    fn poll(&self, mut upkeep: Upkeep) {
         while !self.should_stop.load(Ordering::SeqCst) {
-            if let Some(password) = &mut password {
-                password.renew(self.producer.client());
-            }
+            upkeep.look(self.producer.client());
             if self.is_idle() {
                 self.asleep.store(true, Ordering::SeqCst);
                 // Asked again: a message may have been sent before it could see the thread asleep.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
@@ -199,7 +200,7 @@ impl Producer {
             login: client.login.clone(),
             sharing,
         };
-        let inner = PolledProducer::new(&config, context, client.login.clone());
+        let inner = PolledProducer::new(&config, context, &client.login);
         Ok(Producer {
             inner: inner.map_err(KafkaSetupError::create(&config))?,
         })
@@ -242,6 +243,11 @@ impl Producer {
                 // A topic name with a NUL byte.
                 None => SendError::Refused(RDKafkaErrorCode::InvalidTopic),
             })
+    }
+
+    /// Since when it is made of files of certificates that hold something else now, if it is.
+    pub fn outdated_since(&self) -> Option<Instant> {
+        self.inner.outdated_since()
     }
 
     /// Whether the producer has given up and must be replaced.

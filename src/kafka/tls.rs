@@ -1,7 +1,6 @@
 //! Whom a client trusts, and the files that it is given.
 
 use rdkafka::ClientConfig;
-#[cfg(feature = "relay")]
 use rdkafka::error::KafkaError;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -17,7 +16,6 @@ pub(super) const CERTIFICATE: [&str; 3] = [
 ];
 
 /// Properties that name a file.
-#[cfg(feature = "relay")]
 const FILES: [&str; 5] = [
     "ssl.ca.location",
     "ssl.crl.location",
@@ -61,11 +59,17 @@ pub(super) fn trusted(file: Option<&str>) -> Result<Vec<CertificateDer<'static>>
     }
 }
 
+/// The files that a client is made of, by the properties that name them.
+pub(super) fn files(config: &ClientConfig) -> impl Iterator<Item = (&'static str, &str)> {
+    let files = FILES
+        .iter()
+        .filter_map(|name| Some((*name, config.get(name)?)));
+    files.filter(|(_, file)| *file != "probe")
+}
+
 /// Why a client cannot be made. librdkafka does not name a file that it cannot read.
-#[cfg(feature = "relay")]
 pub(crate) fn refusal(config: &ClientConfig, error: &KafkaError) -> String {
-    let unreadable = FILES.iter().find_map(|name| {
-        let file = config.get(name).filter(|file| *file != "probe")?;
+    let unreadable = files(config).find_map(|(name, file)| {
         let found = match std::path::Path::new(file).is_dir() {
             true => std::fs::read_dir(file).err(),
             false => std::fs::File::open(file).err(),
@@ -82,7 +86,6 @@ pub(crate) fn refusal(config: &ClientConfig, error: &KafkaError) -> String {
 }
 
 /// OpenSSL's texts begin with a number: `ssl.key.location failed: error:05800074:x509 certificate routines::…`.
-#[cfg(feature = "relay")]
 fn without_number(text: &str) -> String {
     match text.split_once("error:") {
         Some((what, said)) => {
@@ -93,7 +96,7 @@ fn without_number(text: &str) -> String {
     }
 }
 
-#[cfg(all(test, feature = "relay"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

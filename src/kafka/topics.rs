@@ -1,8 +1,8 @@
 //! Which topics exist. librdkafka reports a missing topic only after half a minute, and by then a
 //! window of rows is stuck behind it: so a lane asks before it sends.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -36,7 +36,7 @@ pub enum TopicStatus {
 /// Asks for topics and, where allowed, creates them.
 #[derive(Clone)]
 pub struct Topics {
-    admin: Arc<PolledAdmin>,
+    admin: Arc<Admin>,
     login: Login,
     create: CreateTopicsConfig,
     health: Arc<ClusterHealth>,
@@ -46,15 +46,45 @@ pub struct Topics {
     has_warned: Arc<AtomicBool>,
 }
 
+/// The client that asks. Its certificates may be replaced: then there is another.
+struct Admin {
+    client: KafkaClient,
+    current: Mutex<Arc<PolledAdmin>>,
+}
+
+impl Admin {
+    fn new(client: &KafkaClient) -> Result<Admin, KafkaSetupError> {
+        Ok(Admin {
+            client: client.clone(),
+            current: Mutex::new(Arc::new(Admin::open(client)?)),
+        })
+    }
+
+    fn open(client: &KafkaClient) -> Result<PolledAdmin, KafkaSetupError> {
+        let config = client.base(&[]);
+        PolledAdmin::new(&config, &client.login).map_err(KafkaSetupError::create(&config))
+    }
+
+    fn current(&self) -> Arc<PolledAdmin> {
+        // Replaced as a whole, whoever panicked.
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.is_outdated()
+            && let Ok(new) = Admin::open(&self.client)
+        {
+            let old = std::mem::replace(&mut *current, Arc::new(new));
+            // Its destructor joins a thread.
+            tokio::task::spawn_blocking(move || drop(old));
+        }
+        Arc::clone(&current)
+    }
+}
+
 impl Topics {
     /// # Errors
     /// When librdkafka refuses a property.
     pub fn new(client: &KafkaClient) -> Result<Topics, KafkaSetupError> {
-        let config = client.base(&[]);
-        let admin =
-            PolledAdmin::new(&config, &client.login).map_err(KafkaSetupError::create(&config))?;
         Ok(Topics {
-            admin: Arc::new(admin),
+            admin: Arc::new(Admin::new(client)?),
             login: client.login.clone(),
             create: client.config.create_topics.clone(),
             health: Arc::clone(&client.health),
@@ -108,12 +138,12 @@ impl Topics {
     /// # Errors
     /// As [`topic_retention`].
     pub async fn retention(&self, topics: &[&str]) -> Result<Vec<TopicRetention>, KafkaSetupError> {
-        topic_retention(&self.admin, topics).await
+        topic_retention(&self.admin.current(), topics).await
     }
 
     /// Whether a broker answers at all.
     pub async fn answers(&self) -> bool {
-        let (admin, login) = (Arc::clone(&self.admin), self.login.clone());
+        let (admin, login) = (self.admin.current(), self.login.clone());
         let question = tokio::task::spawn_blocking(move || {
             // Any one name: without one the answer lists every topic of the cluster.
             login.prepare(admin.inner()).is_ok()
@@ -129,7 +159,7 @@ impl Topics {
     async fn ask(&self, topic: &str) -> Result<Result<usize, RDKafkaErrorCode>, KafkaSetupError> {
         // Closed only with the process: then there is nobody to ask.
         let _turn = self.questions.acquire().await;
-        let (admin, login) = (Arc::clone(&self.admin), self.login.clone());
+        let (admin, login) = (self.admin.current(), self.login.clone());
         let name = topic.to_owned();
         let answer = tokio::task::spawn_blocking(move || {
             login.prepare(admin.inner())?;
@@ -158,7 +188,8 @@ impl Topics {
         }
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
         let resource = [ResourceSpecifier::Topic(topic)];
-        let described = self.admin.describe_configs(&resource, &options);
+        let admin = self.admin.current();
+        let described = admin.describe_configs(&resource, &options);
         let described = tokio::time::timeout(within, described).await;
         let is_answered = described.is_ok();
         let reason = match described {
@@ -193,8 +224,8 @@ impl Topics {
             topic: topic.to_owned(),
             reason,
         };
-        let results = self
-            .admin
+        let admin = self.admin.current();
+        let results = admin
             .create_topics([&new], &options)
             .await
             .map_err(|error| fail(error.to_string()))?;

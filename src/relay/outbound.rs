@@ -1,6 +1,7 @@
 //! The producers of a lane: one for all messages, and one for suspects, made when there are any.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::window::{Limits, Outgoing, Route, Ticket};
 use crate::kafka::{
@@ -10,6 +11,10 @@ use crate::outage::chain;
 
 /// What librdkafka keeps of a message besides its bytes, roughly: headers are copied one by one.
 const MESSAGE_OVERHEAD: usize = 1024;
+
+/// How long what is in flight is waited for until the producers are made anew of certificates that were replaced: an
+/// answer takes milliseconds, and nothing goes out meanwhile.
+const REFIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 pub struct Outbound {
@@ -63,12 +68,22 @@ impl Outbound {
         }
     }
 
+    /// The producers are to be made anew when nothing is in flight.
     pub fn is_to_refit(&self) -> bool {
-        self.is_to_refit
+        self.is_to_refit || self.outdated_since().is_some()
     }
 
-    /// Makes the producer anew, for smaller message sets.
+    /// Since when a producer is made of certificates that were replaced.
+    fn outdated_since(&self) -> Option<Instant> {
+        let producers = [&self.batched, &self.alone].into_iter().flatten();
+        producers.filter_map(Producer::outdated_since).min()
+    }
+
+    /// Makes the producers anew, for smaller message sets, or of certificates that were replaced.
     pub async fn refit(&mut self) {
+        if self.outdated_since().is_some() {
+            tracing::info!("kafka's certificates were replaced, making a new kafka producer");
+        }
         self.close().await;
         self.reopen();
     }
@@ -117,9 +132,15 @@ impl Outbound {
         }
     }
 
-    /// A producer takes nothing any more.
-    pub fn needs_rebuild(&self) -> bool {
-        self.fatal
+    /// Why the producers must be made anew with what is in flight, if they must: one takes nothing any more, or the
+    /// brokers perhaps take its certificate no more.
+    pub fn needs_rebuild(&self) -> Option<&'static str> {
+        if self.fatal {
+            return Some("a producer gave up");
+        }
+        let since = self.outdated_since()?;
+        let is_stuck = self.client.health().is_down() || since.elapsed() > REFIT_PATIENCE;
+        is_stuck.then_some("kafka's certificates were replaced")
     }
 
     /// Messages that came back unacknowledged since the last [`close`](Self::close) began.

@@ -39,7 +39,8 @@ impl Authority {
         self.path("ca.pem")
     }
 
-    /// A certificate for these hosts, or for a client if there are none.
+    /// A certificate for these hosts, or for a client if there are none. A second one of a name takes the place of the
+    /// first.
     pub fn certify(&self, name: &str, hosts: &[&str]) -> Certified {
         self.sign(name, params(name, hosts))
     }
@@ -56,10 +57,18 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let (certificate, key) = (certificate.pem(), key.serialize_pem());
+        self.write(&format!("{name}.both.pem"), &format!("{key}{certificate}"));
+        self.write(&format!("{name}.pem"), &certificate);
+        self.write(&format!("{name}.key.pem"), &key);
+        self.files(name)
+    }
+
+    /// Where a certificate of this name is.
+    pub fn files(&self, name: &str) -> Certified {
         Certified {
-            both: self.write(&format!("{name}.both.pem"), &format!("{key}{certificate}")),
-            certificate: self.write(&format!("{name}.pem"), &certificate),
-            key: self.write(&format!("{name}.key.pem"), &key),
+            both: self.path(&format!("{name}.both.pem")),
+            certificate: self.path(&format!("{name}.pem")),
+            key: self.path(&format!("{name}.key.pem")),
         }
     }
 

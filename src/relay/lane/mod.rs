@@ -277,8 +277,8 @@ impl LaneCore {
         let mut deadline = tokio::time::Instant::now();
         loop {
             self.send();
-            if self.outbound.needs_rebuild() {
-                self.rebuild("a producer gave up").await;
+            if let Some(reason) = self.outbound.needs_rebuild() {
+                self.rebuild(reason).await;
                 continue;
             }
             if self.outbound.is_to_refit() && self.window.fill().in_flight == 0 {
