@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -121,7 +122,8 @@ async fn outliving(args: &StatusArgs, config: &Config) -> anyhow::Result<Vec<Str
     let config = args.config.load()?;
     let kept = Topics::new(&KafkaClient::new(&config.kafka))?
         .retention(&topics)
-        .await?;
+        .await
+        .context("comparing the topics of --topic and inbox.topics with inbox.retention")?;
     Ok(warnings(&config.inbox, topics.iter().copied().zip(kept)))
 }
 

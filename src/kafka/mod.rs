@@ -56,6 +56,8 @@ pub enum KafkaSetupError {
     Unreachable { reason: String },
     #[error("creating topic \"{topic}\": {reason}")]
     CreateTopic { topic: String, reason: String },
+    #[error("topic \"{topic}\" does not exist")]
+    NoTopic { topic: String },
     #[error("asking how long topics keep their records ({topics}): {reason}")]
     Retention { topics: String, reason: String },
 }

@@ -49,7 +49,7 @@ pub async fn topic_retention<C: ClientContext>(
             let reason = match resource {
                 Ok(resource) => match read(&resource) {
                     Some(retention) => return Ok(retention),
-                    None => "the broker named no retention.ms".to_owned(),
+                    None => "the brokers do not show it (grant DescribeConfigs)".to_owned(),
                 },
                 Err(code) => code.to_string(),
             };

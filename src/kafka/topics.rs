@@ -136,8 +136,16 @@ impl Topics {
     /// How long the topics keep their records, in the order given.
     ///
     /// # Errors
-    /// As [`topic_retention`].
+    /// As [`topic_retention`], or when one of them does not exist.
     pub async fn retention(&self, topics: &[&str]) -> Result<Vec<TopicRetention>, KafkaSetupError> {
+        for topic in topics {
+            use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+            // The brokers show an empty configuration of one.
+            if let Err(UnknownTopic | UnknownTopicOrPartition) = self.ask(topic).await? {
+                let topic = (*topic).to_owned();
+                return Err(KafkaSetupError::NoTopic { topic });
+            }
+        }
         topic_retention(&self.admin.current(), topics).await
     }
 
