@@ -15,6 +15,9 @@ pub(super) const CERTIFICATE: [&str; 3] = [
     "ssl.keystore.location",
 ];
 
+/// A client's own key, in two forms.
+const KEY: [&str; 2] = ["ssl.key.location", "ssl.key.pem"];
+
 /// Properties that name a file.
 const FILES: [&str; 5] = [
     "ssl.ca.location",
@@ -80,9 +83,28 @@ pub(crate) fn refusal(config: &ClientConfig, error: &KafkaError) -> String {
         ))
     });
     unreadable.unwrap_or_else(|| match error {
-        KafkaError::ClientCreation(text) => without_number(text),
+        KafkaError::ClientCreation(text) => {
+            locked_key(config, text).unwrap_or_else(|| without_number(text))
+        }
         other => other.to_string(),
     })
+}
+
+/// Whether it is the password of the client's key that is wrong: OpenSSL says so in riddles.
+fn locked_key(config: &ClientConfig, text: &str) -> Option<String> {
+    let is_key = |name: &&&str| text.starts_with(&format!("{name} failed"));
+    let key = KEY.iter().find(is_key)?;
+    let pem = match *key {
+        "ssl.key.location" => std::fs::read_to_string(config.get(key)?).ok()?,
+        _ => config.get(key)?.to_owned(),
+    };
+    let is_other = text.contains("key values mismatch");
+    let rule = match config.get("ssl.key.password") {
+        _ if is_other || !pem.contains("ENCRYPTED") => return None,
+        Some(_) => format!("must be that of {key}, is <redacted>"),
+        None => format!("must be set, since {key} is encrypted"),
+    };
+    Some(format!("kafka.properties.ssl.key.password: {rule}"))
 }
 
 /// OpenSSL's texts begin with a number: `ssl.key.location failed: error:05800074:x509 certificate routines::…`.

@@ -26,6 +26,13 @@ fn mutual_tls(kafka: &SecuredKafka) -> Properties {
     properties
 }
 
+/// The same with an encrypted key, and a password for it if one is given.
+fn locked_key(kafka: &SecuredKafka, encrypted: &str, given: Option<&str>) -> Properties {
+    let mut properties = but(mutual_tls(kafka), "ssl.key.location", encrypted);
+    properties.extend(given.map(|given| ("ssl.key.password", given.to_owned())));
+    properties
+}
+
 fn login(kafka: &SecuredKafka, mechanism: &str) -> Properties {
     vec![
         ("security.protocol", "sasl_ssl".to_owned()),
@@ -62,10 +69,17 @@ async fn each_way_of_connecting_and_logging_in_relays_a_row() {
     let kafka = services::secured_kafka().await;
     let mut fixture = fixture("secured", kafka).await;
     let system = || vec![("security.protocol", "ssl".to_owned())];
+    let encrypted = kafka
+        .authority
+        .encrypt_key("locked", &kafka.client, PASSWORD);
     for (listener, how) in [
         (Listener::Tls, tls(kafka)),
         (Listener::Tls, system()),
         (Listener::MutualTls, mutual_tls(kafka)),
+        (
+            Listener::MutualTls,
+            locked_key(kafka, &encrypted, Some(PASSWORD)),
+        ),
         (Listener::Sasl, login(kafka, "PLAIN")),
         (Listener::Sasl, login(kafka, "SCRAM-SHA-256")),
         (Listener::Sasl, login(kafka, "SCRAM-SHA-512")),
@@ -128,6 +142,9 @@ async fn what_is_refused_is_named() {
         "ssl.key.location",
         &strange_client.key,
     );
+    let encrypted = kafka
+        .authority
+        .encrypt_key("refused", &kafka.client, PASSWORD);
     let cases = [
         (
             Listener::Expired,
@@ -193,6 +210,16 @@ async fn what_is_refused_is_named() {
             but(mutual_tls(kafka), "ssl.key.location", &strange_client.key),
             "ssl.key.location failed: x509 certificate routines: key values mismatch",
         ),
+        (
+            Listener::MutualTls,
+            locked_key(kafka, &encrypted, Some("wrong-password")),
+            "kafka.properties.ssl.key.password: must be that of ssl.key.location, is <redacted>",
+        ),
+        (
+            Listener::MutualTls,
+            locked_key(kafka, &encrypted, None),
+            "kafka.properties.ssl.key.password: must be set, since ssl.key.location is encrypted",
+        ),
     ];
     // Side by side: each waits some seconds for an answer.
     std::thread::scope(|scope| {
@@ -210,6 +237,56 @@ async fn what_is_refused_is_named() {
                 !said.contains(PASSWORD) && !said.contains("wrong-password"),
                 "{said}"
             );
+        }
+    });
+}
+
+#[tokio::test]
+async fn what_takes_the_protection_away_is_warned_of() {
+    let kafka = services::secured_kafka().await;
+    let database = services::postgres().await.create_database("warned").await;
+    let tls = tls(kafka);
+    let plain = |mechanism| {
+        let open = ("security.protocol", "sasl_plaintext".to_owned());
+        let login = login(kafka, mechanism).into_iter();
+        let login = login.filter(|(name, _)| name.starts_with("sasl."));
+        login.chain([open]).collect()
+    };
+    let nobody = outboxd::local::free_port().expect("a free port");
+    let of_tls = kafka.address(Listener::Tls);
+    let cases: [(String, Properties, Option<&str>); 5] = [
+        (
+            of_tls.clone(),
+            but(tls.clone(), "enable.ssl.certificate.verification", "false"),
+            Some("enable.ssl.certificate.verification is false: anybody could be the broker"),
+        ),
+        (
+            kafka.address(Listener::Misnamed),
+            but(tls.clone(), "ssl.endpoint.identification.algorithm", "none"),
+            Some("ssl.endpoint.identification.algorithm is none: anybody could be the broker"),
+        ),
+        (
+            "kafka.invalid:9092".to_owned(),
+            plain("PLAIN"),
+            Some(
+                "security.protocol is sasl_plaintext: whoever listens on the network sees what the client logs in with",
+            ),
+        ),
+        (format!("127.0.0.1:{nobody}"), plain("PLAIN"), None),
+        (of_tls, tls, None),
+    ];
+    // Side by side: some wait for an answer.
+    std::thread::scope(|scope| {
+        let checks = cases.map(|(address, how, expected)| {
+            let url = &database.url;
+            scope.spawn(move || (check(url, &address, &how), expected))
+        });
+        for check in checks {
+            let (said, expected) = check.join().expect("a check");
+            let warnings = said.matches("warning [kafka-security] kafka: ").count();
+            assert_eq!(warnings, usize::from(expected.is_some()), "{said}");
+            assert!(said.contains(expected.unwrap_or_default()), "{said}");
+            assert!(!said.contains(PASSWORD), "{said}");
         }
     });
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use openssl::pkey::PKey;
+use openssl::symm::Cipher;
 use outboxd::local::Sandbox;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
@@ -43,6 +45,16 @@ impl Authority {
     /// first.
     pub fn certify(&self, name: &str, hosts: &[&str]) -> Certified {
         self.sign(name, params(name, hosts))
+    }
+
+    /// The key of a certificate in another file, for whoever knows the password.
+    pub fn encrypt_key(&self, name: &str, of: &Certified, password: &str) -> String {
+        let pem = std::fs::read(&of.key).expect("a key");
+        let key = PKey::private_key_from_pem(&pem).expect("a key");
+        let encrypted =
+            key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), password.as_bytes());
+        let encrypted = String::from_utf8(encrypted.expect("an encrypted key"));
+        self.write(&format!("{name}.key.pem"), &encrypted.expect("PEM"))
     }
 
     /// One whose time is over.
