@@ -1,7 +1,11 @@
 //! What was planted is searched for wherever the relay and its commands say something.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
+
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use super::Secured;
 use crate::support::fixture::{Fixture, PATIENCE, execute, number};
@@ -238,6 +242,34 @@ async fn broken(fixture: &mut Fixture) {
     fixture.relay.wait(PATIENCE).await;
 }
 
+/// The fields of a line of the log.
+struct Fields;
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(line: D) -> Result<Fields, D::Error> {
+        line.deserialize_map(Fields)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object that has each field once")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some((field, IgnoredAny)) = map.next_entry::<String, _>()? {
+            if !seen.insert(field.clone()) {
+                let twice = format!("{field} is there twice");
+                return Err(serde::de::Error::custom(twice));
+            }
+        }
+        Ok(Fields)
+    }
+}
+
 #[tokio::test]
 async fn what_is_planted_shows_nowhere_but_where_it_is_asked_for() {
     let secured = Secured::start().await;
@@ -251,5 +283,10 @@ async fn what_is_planted_shows_nowhere_but_where_it_is_asked_for() {
     for loud in ["librdkafka", "rustls"] {
         assert!(fixture.relay.logged(loud) > 0, "nothing of {loud}");
     }
-    clean("the log", &fixture.relay.log().join("\n"), &HIDDEN);
+    let log = fixture.relay.log();
+    clean("the log", &log.join("\n"), &HIDDEN);
+    let of_librdkafka = |line: &&String| line.contains("\"target\":\"librdkafka\"");
+    for line in log.iter().filter(of_librdkafka).take(1000) {
+        serde_json::from_str::<Fields>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
 }
