@@ -32,11 +32,13 @@ use crate::support::fixture::{Fixture, PATIENCE, boolean, execute, insert, numbe
 
 /// What has been received.
 #[derive(Clone, Default)]
-struct Received {
+pub struct Received {
     spans: Arc<Mutex<Vec<Span>>>,
     /// The last request.
     metrics: Arc<Mutex<ExportMetricsServiceRequest>>,
     resources: Arc<Mutex<Vec<Resource>>>,
+    /// What the sender of the last request showed.
+    authorization: Arc<Mutex<Option<String>>>,
 }
 
 #[tonic::async_trait]
@@ -63,20 +65,23 @@ impl MetricsService for Received {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let shown = request.metadata().get("authorization");
+        *self.authorization.lock().unwrap() =
+            shown.map(|shown| shown.to_str().expect("text").to_owned());
         *self.metrics.lock().unwrap() = request.into_inner();
         Ok(Response::new(Default::default()))
     }
 }
 
 /// A collector, until it is stopped.
-struct Collector {
+pub struct Collector {
     address: SocketAddr,
     received: Received,
     server: JoinHandle<()>,
 }
 
 impl Collector {
-    fn start(address: &str, received: Received) -> Collector {
+    pub fn start(address: &str, received: Received) -> Collector {
         let address = address.parse().expect("an address");
         let incoming = TcpIncoming::bind(address).expect("a port");
         let address = incoming.local_addr().expect("bound");
@@ -96,8 +101,16 @@ impl Collector {
         }
     }
 
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Waits until somebody has sent metrics, and says what they showed to be let in.
+    pub async fn authorization(&self) -> String {
+        until("metrics", || {
+            self.received.authorization.lock().unwrap().clone()
+        })
+        .await
     }
 
     async fn spans(&self, count: usize) -> Vec<Span> {

@@ -3,28 +3,53 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use super::Secured;
+use crate::otlp::{Collector, Received};
 use crate::support::fixture::{Fixture, PATIENCE, execute, number};
+use crate::support::secured::{HOST, Listener, PASSWORD as SASL_PASSWORD, SecuredKafka, USER};
+use crate::support::services;
+use crate::support::tokens::{CLIENT, TokenEndpoint};
 
 const PASSWORD: &str = "planted-password";
 const WRONG_PASSWORD: &str = "planted-wrong-password";
 const TOKEN: &str = "planted-admin-token";
+const KEY_PASSWORD: &str = "planted-pass-phrase";
+const CLIENT_SECRET: &str = "planted-client-secret";
+const WRONG_CLIENT_SECRET: &str = "planted-wrong-client-secret";
+const COLLECTOR_TOKEN: &str = "planted-collector-token";
+const PRIVATE_KEY: &str = "PRIVATE KEY";
 const PAYLOAD: &str = "planted-payload";
 const HEADER: &str = "planted-header";
 const KEY: &str = "planted-key";
 
-/// What nobody may see who asks for nothing.
-const HIDDEN: [&str; 6] = [PASSWORD, WRONG_PASSWORD, TOKEN, PAYLOAD, HEADER, KEY];
+/// What not even those see who are shown a row.
+const CREDENTIALS: [&str; 9] = [
+    PASSWORD,
+    WRONG_PASSWORD,
+    TOKEN,
+    SASL_PASSWORD,
+    KEY_PASSWORD,
+    CLIENT_SECRET,
+    WRONG_CLIENT_SECRET,
+    COLLECTOR_TOKEN,
+    PRIVATE_KEY,
+];
 
 /// What not even those see who are shown a key.
-const SECRET: [&str; 5] = [PASSWORD, WRONG_PASSWORD, TOKEN, PAYLOAD, HEADER];
+const SECRET: [&[&str]; 2] = [&CREDENTIALS, &[PAYLOAD, HEADER]];
 
-fn clean(what: &str, text: &str, planted: &[&str]) {
-    for marker in planted {
+/// What nobody may see who asks for nothing.
+const HIDDEN: [&[&str]; 3] = [&CREDENTIALS, &[PAYLOAD, HEADER], &[KEY]];
+
+fn clean(what: &str, text: &str, planted: &[&[&str]]) {
+    for marker in planted.iter().copied().flatten() {
         if let Some(line) = text.lines().find(|line| line.contains(marker)) {
             panic!("{marker} in {what}:\n{line}");
         }
@@ -104,8 +129,9 @@ fn says(fixture: &Fixture, arguments: &[&str]) -> Output {
 }
 
 /// A relay that logs everything, beside rows that go out and rows that do not.
-async fn stage(secured: &Secured) -> Fixture {
-    let mut fixture = secured.fixture("planted").await;
+async fn stage(secured: &Secured, kafka: &SecuredKafka, collector: &Collector) -> Fixture {
+    let url = secured.server.url("postgres");
+    let mut fixture = Fixture::on("planted", &url, &kafka.broker.bootstrap()).await;
     let role = format!("create role relay login password '{PASSWORD}'; {DDL}");
     execute(&mut fixture.database, &role).await;
     let grants =
@@ -123,11 +149,36 @@ async fn stage(secured: &Secured) -> Fixture {
         ("postgres.direct_url", &url),
         ("admin.token", TOKEN),
         ("log.level", loud),
+        ("otlp.endpoint", &collector.endpoint()),
+        ("otlp.interval", "1s"),
+        ("kafka.bootstrap_servers", &kafka.address(Listener::Sasl)),
         ("kafka.properties.debug", "all"),
+        ("kafka.properties.security.protocol", "sasl_ssl"),
+        ("kafka.properties.ssl.ca.location", &kafka.authority.ca()),
+        (
+            "kafka.properties.ssl.certificate.location",
+            &kafka.client.certificate,
+        ),
+        (
+            "kafka.properties.ssl.key.location",
+            &kafka
+                .authority
+                .encrypt_key("planted", &kafka.client, KEY_PASSWORD),
+        ),
+        ("kafka.properties.ssl.key.password", KEY_PASSWORD),
+        ("kafka.properties.sasl.mechanism", "SCRAM-SHA-256"),
     ] {
         fixture.relay.set(option, value);
     }
+    fixture.relay.set("kafka.properties.sasl.username", USER);
+    fixture
+        .relay
+        .set("kafka.properties.sasl.password", SASL_PASSWORD);
     fixture.relay.set_variable("RUST_BACKTRACE", "1");
+    let shown = format!("authorization=Bearer {COLLECTOR_TOKEN}");
+    fixture
+        .relay
+        .set_variable("OTEL_EXPORTER_OTLP_HEADERS", &shown);
     fixture
 }
 
@@ -186,7 +237,7 @@ async fn looked_at(fixture: &mut Fixture) {
         (&["dead", "list"], &SECRET),
         (&["dead", "list", "--json"], &SECRET),
         // The row itself is what is asked for here.
-        (&["dead", "show", &id], &[PASSWORD, TOKEN]),
+        (&["dead", "show", &id], &[&CREDENTIALS]),
     ] {
         let said = all(&says(fixture, arguments));
         clean(&arguments.join(" "), &said, planted);
@@ -230,6 +281,7 @@ async fn broken(fixture: &mut Fixture) {
     assert!(fixture.relay.logged("OUTBOXD_FAULT asks for it") > 0);
     fixture.relay.set_fault(None);
     fixture.relay.set("kafka.bootstrap_servers", "127.0.0.1:1");
+    fixture.relay.set("otlp.endpoint", "http://127.0.0.1:1");
     // Nothing will come of what is in flight.
     fixture.relay.set("relay.shutdown_deadline", "0s");
     let unreachable = fixture.relay.logged("service is unreachable");
@@ -240,6 +292,43 @@ async fn broken(fixture: &mut Fixture) {
         .await;
     fixture.relay.terminate();
     fixture.relay.wait(PATIENCE).await;
+}
+
+/// Tokens, from an endpoint that at first does not know the client's secret.
+async fn with_tokens(fixture: &mut Fixture, kafka: &SecuredKafka) {
+    let certified = kafka.authority.certify("planted-endpoint", &[HOST]);
+    let lifetime = Duration::from_secs(600);
+    let endpoint = TokenEndpoint::start(&kafka.issuer, &certified, lifetime, CLIENT_SECRET);
+    let file = kafka.authority.write("planted.secret", WRONG_CLIENT_SECRET);
+    let relay = &mut fixture.relay;
+    for option in ["sasl.username", "sasl.password"] {
+        relay.unset(&format!("kafka.properties.{option}"));
+    }
+    relay.set_variable("OUTBOXD_KAFKA__OAUTH__CLIENT_SECRET_FILE", &file);
+    for (option, value) in [
+        ("bootstrap_servers", &*kafka.address(Listener::Token)),
+        ("properties.sasl.mechanism", "OAUTHBEARER"),
+        ("oauth.token_url", &endpoint.url()),
+        ("oauth.client_id", CLIENT),
+        ("oauth.ca_location", &kafka.authority.ca()),
+    ] {
+        relay.set(&format!("kafka.{option}"), value);
+    }
+    let id = plant(fixture, &ROWS[0]).await;
+    fixture.relay.start();
+    fixture.relay.logs_more("invalid_client", 0).await;
+    std::fs::write(&file, CLIENT_SECRET).expect("writing the right secret");
+    let sent = format!("exists (select from planted where id = {id} and sent_at is not null)");
+    fixture.until(&sent).await;
+    fixture.relay.terminate();
+    fixture.relay.wait(PATIENCE).await;
+    let log = fixture.relay.log().join("\n");
+    let as_sent = |secret| STANDARD.encode(format!("{CLIENT}:{secret}"));
+    let sent = [CLIENT_SECRET, WRONG_CLIENT_SECRET].map(as_sent);
+    for sent in &sent {
+        clean("the log", &log, &[&[sent]]);
+    }
+    clean("the log", &log, &[&[&endpoint.last()]]);
 }
 
 /// The fields of a line of the log.
@@ -273,12 +362,17 @@ impl<'de> Visitor<'de> for Fields {
 #[tokio::test]
 async fn what_is_planted_shows_nowhere_but_where_it_is_asked_for() {
     let secured = Secured::start().await;
-    let mut fixture = stage(&secured).await;
+    let kafka = services::secured_kafka().await;
+    let collector = Collector::start("127.0.0.1:0", Received::default());
+    let mut fixture = stage(&secured, kafka, &collector).await;
     fixture.relay.start();
     published(&mut fixture).await;
+    let shown = collector.authorization().await;
+    assert_eq!(shown, format!("Bearer {COLLECTOR_TOKEN}"));
     looked_at(&mut fixture).await;
     refused(&mut fixture).await;
     broken(&mut fixture).await;
+    with_tokens(&mut fixture, kafka).await;
     // They had their say; of sqlx there is nothing, because its log of statements is off.
     for loud in ["librdkafka", "rustls"] {
         assert!(fixture.relay.logged(loud) > 0, "nothing of {loud}");

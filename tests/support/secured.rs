@@ -9,7 +9,7 @@ use super::tokens::{AUDIENCE, TokenIssuer};
 
 /// Who logs in, and with what.
 pub const USER: &str = "relay";
-pub const PASSWORD: &str = "planted-password";
+pub const PASSWORD: &str = "planted-sasl-password";
 
 /// The host of every certificate that is right.
 pub const HOST: &str = "127.0.0.1";
