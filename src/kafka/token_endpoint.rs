@@ -11,7 +11,6 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use super::tls;
-use super::tokens::Token;
 use crate::oauth::ClientCredentials;
 
 /// One request with everything that belongs to it.
@@ -23,10 +22,18 @@ const USUAL_LIFETIME: u64 = 300;
 /// An answer is a token and some words.
 const MAX_BYTES: u64 = 1 << 20;
 
-pub(super) struct TokenEndpoint(ClientCredentials);
-
 /// The longest that a token is taken to live: it is fetched anew more often than necessary, at worst.
 const MAX_LIFETIME: u64 = 24 * 60 * 60;
+
+/// A token and its end.
+#[derive(Clone)]
+pub(super) struct Token {
+    pub text: String,
+    pub lifetime: Duration,
+}
+
+/// Where tokens are asked for, and with what.
+pub(super) struct TokenEndpoint(ClientCredentials);
 
 #[derive(Deserialize)]
 struct Answer {

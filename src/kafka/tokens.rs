@@ -12,7 +12,7 @@ use rdkafka::bindings::rd_kafka_oauthbearer_set_token;
 use rdkafka::client::{Client, OAuthToken};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::token_endpoint::TokenEndpoint;
+use super::token_endpoint::{Token, TokenEndpoint};
 use crate::oauth::ClientCredentials;
 use crate::outage::{Retry, jittered};
 
@@ -32,13 +32,6 @@ const TOO_SHORT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Tokens {
     keeper: Arc<Keeper>,
-}
-
-/// A token and its end.
-#[derive(Clone)]
-pub(super) struct Token {
-    pub text: String,
-    pub lifetime: Duration,
 }
 
 struct Keeper {

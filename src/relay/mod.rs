@@ -20,6 +20,7 @@ pub(crate) mod router;
 mod source;
 pub mod status;
 mod topics;
+mod unread;
 pub mod window;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use hashbrown::HashMap;
 
 use super::fault::Fault;
-use super::source::Unread;
+use super::unread::Unread;
 use super::window::{Outgoing, TopicId};
 use crate::config::{EventTimestamp, MAX_TOPIC_BYTES, OutboxConfig, TopicTemplate, is_topic_name};
 use crate::envelope::{Encoder, Envelope, render};

@@ -8,7 +8,7 @@ use crate::db::lease::Deaths;
 use crate::event::EventRef;
 use crate::relay::caution::{Caution, Note, Plan};
 use crate::relay::park::{Loaded, Order};
-use crate::relay::source::Unread;
+use crate::relay::unread::Unread;
 
 impl LaneCore {
     /// What was parked before is known: the source may begin.

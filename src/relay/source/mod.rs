@@ -6,7 +6,6 @@
 mod around;
 mod orders;
 mod scan;
-mod unread;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +27,6 @@ use orders::{Allowed, Orders};
 use scan::Scan;
 
 pub use orders::{Allowance, Directions};
-pub use unread::Unread;
 
 /// The first wait after an empty poll, doubled up to `poll_interval`.
 const FIRST_WAIT: Duration = Duration::from_millis(1);

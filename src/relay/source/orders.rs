@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Poll;
-use super::unread::Unread;
 use crate::relay::horizon::Horizon;
+use crate::relay::unread::Unread;
 
 /// What the lane lets the source read; nothing at first.
 #[derive(Debug, Clone, Default)]
