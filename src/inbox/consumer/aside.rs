@@ -6,7 +6,7 @@ use super::dead_letter::Reason;
 use super::failure::Failure;
 use super::record::Record;
 use super::schedule::{Job, Outcome};
-use super::transaction::end;
+use super::transaction::{begin, end};
 use super::worker::{Message, Worker};
 use crate::inbox::outcome::State;
 use crate::inbox::{Claim, EventId, Identity};
@@ -69,7 +69,7 @@ impl Worker {
         reason: &str,
         attempts: u32,
     ) -> Result<bool, String> {
-        let begun = self.begin().await;
+        let begun = begin(&self.pool, self.handler_timeout).await;
         let (mut tx, _) = begun.map_err(|failure| failure.text())?;
         let recorded = self.outcomes.dead_letter(&mut tx, id).await;
         if !recorded.map_err(|error| chain(&error))? {

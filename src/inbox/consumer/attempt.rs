@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use super::decode::Decoded;
 use super::failure::Failure;
 use super::handler::HandlerError;
-use super::transaction::{end, set_patience};
+use super::transaction::{begin, end, set_patience};
 use super::worker::{Message, Worker, identity};
 use crate::inbox::{Claim, Tx};
 use crate::outage::chain;
@@ -24,7 +24,7 @@ impl Worker {
         record: &Message,
     ) -> Result<Claim, Failure> {
         let identity = identity(event);
-        let (mut tx, patience) = self.begin().await?;
+        let (mut tx, patience) = begin(&self.pool, self.handler_timeout).await?;
         let claim = self.inbox.claim(&mut tx, &identity).await;
         let claim = claim.map_err(Failure::of_inbox)?;
         set_patience(&mut tx, &patience).await?;

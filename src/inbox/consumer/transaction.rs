@@ -1,9 +1,10 @@
 //! The transaction of effects: begun with what protects it, lent to handlers, ended by the consumer alone.
 
-use sqlx::{Executor as _, Postgres, Row as _, Transaction};
+use std::time::Duration;
+
+use sqlx::{Executor as _, PgPool, Postgres, Row as _, Transaction};
 
 use super::failure::Failure;
-use super::worker::Worker;
 use crate::inbox::commit;
 use crate::outage::chain;
 
@@ -28,22 +29,23 @@ const SETTINGS: &str = "with usual as materialized (select current_setting('lock
             when '0' then set_config('statement_timeout', $2, true) end \
      from usual";
 
-impl Worker {
-    /// A transaction that waits for locks as long as a claim may; and how long it would wait else, for the
-    /// handlers.
-    pub(super) async fn begin(&self) -> Result<(Transaction<'static, Postgres>, String), Failure> {
-        let begin = async {
-            let mut tx = self.pool.begin_with(BEGIN).await?;
-            let settings = sqlx::query(SETTINGS)
-                .persistent(false)
-                .bind(CLAIM_PATIENCE)
-                .bind(format!("{}ms", self.handler_timeout.as_millis()));
-            let usual = settings.fetch_one(&mut *tx).await?.try_get(0)?;
-            Ok((tx, usual))
-        };
-        let begun = begin.await;
-        begun.map_err(|error: sqlx::Error| Failure::Outage(chain(&error)))
-    }
+/// A transaction that waits for locks as long as a claim may; and how long it would wait else, for the
+/// handlers.
+pub(super) async fn begin(
+    pool: &PgPool,
+    handler_timeout: Duration,
+) -> Result<(Transaction<'static, Postgres>, String), Failure> {
+    let begin = async {
+        let mut tx = pool.begin_with(BEGIN).await?;
+        let settings = sqlx::query(SETTINGS)
+            .persistent(false)
+            .bind(CLAIM_PATIENCE)
+            .bind(format!("{}ms", handler_timeout.as_millis()));
+        let usual = settings.fetch_one(&mut *tx).await?.try_get(0)?;
+        Ok((tx, usual))
+    };
+    let begun = begin.await;
+    begun.map_err(|error: sqlx::Error| Failure::Outage(chain(&error)))
 }
 
 /// Until the end of the transaction.
@@ -60,7 +62,7 @@ pub(super) async fn set_patience(
         .map_err(|error| Failure::of_query(&error))
 }
 
-/// Commits what [`Worker::begin`] began, if it is still there and sound.
+/// Commits what [`begin`] began, if it is still there and sound.
 pub(super) async fn end(mut tx: Transaction<'static, Postgres>) -> Result<(), Failure> {
     match tx.execute(UNLOCK).await {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(NO_CURSOR) => {

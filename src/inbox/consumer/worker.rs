@@ -16,7 +16,7 @@ use super::handler::{HandlerError, Routes};
 use super::metrics::ConsumerMetrics;
 use super::record::Record;
 use super::schedule::{Job, Outcome};
-use super::transaction::{end, set_patience};
+use super::transaction::{begin, end, set_patience};
 use super::upcast::Upcasters;
 use crate::inbox::outcome::Outcomes;
 use crate::inbox::{Claim, EventId, Identity, Inbox};
@@ -137,7 +137,7 @@ impl Worker {
         let identities: Vec<Identity> = tasks.iter().filter_map(Task::identity).collect();
         let mut claims = Vec::new();
         if !identities.is_empty() {
-            let (mut tx, patience) = self.begin().await?;
+            let (mut tx, patience) = begin(&self.pool, self.handler_timeout).await?;
             let answers = self.inbox.claim_batch(&mut tx, &identities).await;
             claims = answers.map_err(Failure::of_inbox)?;
             set_patience(&mut tx, &patience).await?;
@@ -257,7 +257,7 @@ impl Worker {
         event: &Decoded,
         reason: &str,
     ) -> Result<Outcome, String> {
-        if let Err(outage) = self.begin().await {
+        if let Err(outage) = begin(&self.pool, self.handler_timeout).await {
             return Err(outage.text());
         }
         if job.suspect {
