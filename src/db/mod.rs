@@ -25,6 +25,7 @@ pub use crate::config::TableName;
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use crate::config::ConfigError;
 use crate::event::EventRef;
@@ -155,6 +156,23 @@ fn event_ref(row: &PgRow) -> sqlx::Result<EventRef> {
         id: row.try_get(0)?,
         event_id: row.try_get(1)?,
     })
+}
+
+/// The events of `rows`, a statement with the columns `id` and `event_id`, in its order: as two arrays in one row,
+/// since a row for each costs more to send and to read.
+fn as_arrays(rows: &str) -> String {
+    format!(
+        "select coalesce(array_agg(r.id), '{{}}'), coalesce(array_agg(r.event_id), '{{}}') from ({rows}) r"
+    )
+}
+
+/// Reads the answer to [`as_arrays`].
+fn event_refs(row: &PgRow) -> sqlx::Result<Vec<EventRef>> {
+    let (ids, event_ids): (Vec<i64>, Vec<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
+    let events = ids.into_iter().zip(event_ids);
+    Ok(events
+        .map(|(id, event_id)| EventRef { id, event_id })
+        .collect())
 }
 
 /// A string of SQL, whatever `standard_conforming_strings` says.

@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
 
 use super::lease::{Fence, fenced, with_fence};
-use super::{DbError, Session, event_ref};
+use super::{DbError, Session, as_arrays, event_ref, event_refs};
 use crate::event::EventRef;
 
 /// Why a row is parked.
@@ -55,12 +55,12 @@ impl Class {
     }
 }
 
-/// What the relay must know of a parked row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a relay must know of the rows that were parked before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parked {
-    pub event: EventRef,
-    /// The key that it blocks, if it does.
-    pub blocks: Option<Blocked>,
+    pub events: Vec<EventRef>,
+    /// The ids of those that block their keys, and these.
+    pub blocks: Vec<(i64, Blocked)>,
 }
 
 /// An order key whose rows wait for a decision.
@@ -101,6 +101,7 @@ pub struct Decided {
 pub struct ParkedRows {
     park: Arc<str>,
     load: Arc<str>,
+    blocking: Arc<str>,
     decided: Arc<str>,
     apply: Arc<str>,
 }
@@ -131,10 +132,13 @@ impl ParkedRows {
                      decided_at = null, decided_by = null, decided_why = null"
             )
             .into(),
-            load: format!(
-                "select id, event_id, case when blocks_key then topic end, case when blocks_key then key end, \
-                        blocks_key from {s}.outboxd_parked \
-                 where outbox = $1 order by id limit $2"
+            load: as_arrays(&format!(
+                "select id, event_id from {s}.outboxd_parked where outbox = $1 order by id limit $2"
+            ))
+            .into(),
+            blocking: format!(
+                "select id, event_id, topic, key from {s}.outboxd_parked \
+                 where outbox = $1 and blocks_key order by id limit $2"
             )
             .into(),
             decided: format!(
@@ -201,22 +205,22 @@ impl ParkedRows {
         session: &mut Session,
         outbox: &str,
         most: usize,
-    ) -> Result<Vec<Parked>, DbError> {
+    ) -> Result<Parked, DbError> {
         let action = || DbError::query(format!("listing the parked rows of {outbox}"));
-        let query = session
-            .query(&self.load)
-            .bind(outbox.to_owned())
-            .bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let query = |session: &Session, sql| session.query(sql).bind(outbox.to_owned()).bind(most);
+        let load = query(session, &self.load);
+        let row = session.fetch_one(load).await;
+        let events = row.and_then(|row| event_refs(&row)).map_err(action())?;
+        let blocking = query(session, &self.blocking);
         // One after the other: an answer's row takes far more room than what is kept of it.
-        let rows = session.connection().fetch(query);
-        let parked = rows.and_then(async |row| {
-            let blocks: bool = row.try_get(4)?;
-            Ok(Parked {
-                event: event_ref(&row)?,
-                blocks: if blocks { blocked(&row)? } else { None },
-            })
+        let rows = session.connection().fetch(blocking);
+        let blocks = rows.try_filter_map(async |row| {
+            let id = row.try_get(0)?;
+            Ok(blocked(&row)?.map(|blocked| (id, blocked)))
         });
-        parked.try_collect().await.map_err(action())
+        let blocks = blocks.try_collect().await.map_err(action())?;
+        Ok(Parked { events, blocks })
     }
 
     /// Decisions that nobody has acted upon.

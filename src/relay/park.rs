@@ -17,6 +17,7 @@ use crate::db::outbox::Outbox;
 use crate::db::parked::{Class, Decided, Decision, Parked, ParkedRows, Parking};
 use crate::db::pauses::{Paused, Pauses};
 use crate::db::{DbError, Role, Session};
+use crate::event::EventRef;
 use crate::outage::{Retry, jittered};
 
 /// Rows of one statement.
@@ -61,7 +62,7 @@ pub struct Wishes {
 /// What was there before this owner.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Loaded {
-    pub parked: Vec<Parked>,
+    pub parked: Parked,
     pub wishes: Wishes,
     pub plan: Plan,
 }
@@ -156,7 +157,7 @@ impl Parker {
             let wishes = self.wishes(session).await?;
             let plan = self.plan(session, &parked).await?;
             if let Plan::ParkFirst { after } = plan {
-                parked.extend(self.park_first(session, after).await?);
+                parked.events.extend(self.park_first(session, after).await?);
             }
             session.commit().await?;
             Ok(Loaded {
@@ -171,12 +172,16 @@ impl Parker {
     }
 
     /// What to do after the deaths of former owners.
-    async fn plan(&self, session: &mut Session, parked: &[Parked]) -> Result<Plan, DbError> {
+    async fn plan(&self, session: &mut Session, parked: &Parked) -> Result<Plan, DbError> {
         if self.deaths == Deaths::default() {
             return Ok(Plan::Normal);
         }
         let after = self.deaths.suspects.map_or(i64::MIN, |rows| rows.after);
-        let parked = parked.iter().filter(|row| row.event.id > after).count() as i64;
+        let parked = parked
+            .events
+            .iter()
+            .filter(|event| event.id > after)
+            .count() as i64;
         let most = i64::from(MAX_SUSPECTS) + parked;
         let pending = self.outbox.pending_above(session, after, most).await? - parked;
         Ok(plan(self.deaths, u32::try_from(pending).unwrap_or(0)))
@@ -187,7 +192,7 @@ impl Parker {
         &self,
         session: &mut Session,
         after: i64,
-    ) -> Result<Option<Parked>, DbError> {
+    ) -> Result<Option<EventRef>, DbError> {
         let outbox = &self.fence.outbox;
         let Some(event) = self.outbox.first(session, outbox, after).await? else {
             return Ok(None);
@@ -218,10 +223,7 @@ impl Parker {
             && leases.note(session, &self.fence, Deaths::default()).await?;
         self.metrics.parked.inc_by(u64::from(is_held));
         // The first order finds out that the lease is gone.
-        Ok(is_held.then_some(Parked {
-            event,
-            blocks: None,
-        }))
+        Ok(is_held.then_some(event))
     }
 
     async fn obey(

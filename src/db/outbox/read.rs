@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use futures_util::TryStreamExt;
 use sqlx::Executor;
 
+use super::Outbox;
 use super::row::{self, RowForm};
-use super::{Outbox, event_ref};
-use crate::db::{DbError, Session};
+use crate::db::{DbError, Session, event_refs};
 use crate::event::{Event, EventRef};
 
 /// What a row costs besides its values, roughly.
@@ -129,13 +129,12 @@ impl Outbox {
             .bind(after)
             .bind(i64::try_from(most).unwrap_or(i64::MAX))
             .bind(upto);
-        let rows = session.connection().fetch_all(query).await;
-        let action = || DbError::query(format!("listing the unsent rows of {}", self.table));
-        let rows = rows.map_err(action())?;
-        rows.iter()
-            .map(event_ref)
-            .collect::<sqlx::Result<_>>()
-            .map_err(action())
+        let row = session.fetch_one(query).await;
+        row.and_then(|row| event_refs(&row))
+            .map_err(DbError::query(format!(
+                "listing the unsent rows of {}",
+                self.table
+            )))
     }
 
     /// The unsent ones among the rows with these ids, in order.

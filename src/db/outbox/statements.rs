@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::select::Selection;
 use super::shape::{Sent, Shape};
 use crate::config::OnSent;
+use crate::db::as_arrays;
 
 /// The statements, built once.
 #[derive(Debug, Clone)]
@@ -68,10 +69,10 @@ impl Statements {
             unsent: select(&format!(
                 "{t} e where {unsent}{id} > $1 and {id} <= $3 order by {id} limit $2"
             )),
-            references: format!(
-                "select {id_value}, {fingerprint} from {t} e \
+            references: as_arrays(&format!(
+                "select {id_value} as id, {fingerprint} as event_id from {t} e \
                  where {unsent}{id} > $1 and {id} <= $3 order by {id} limit $2"
-            )
+            ))
             .into(),
             unsent_with_ids: select(&format!(
                 "{t} e where {unsent}{id} = any($1) order by {id} limit $2"

@@ -47,17 +47,17 @@ impl LaneCore {
     }
 
     /// What was parked before our time. A blocked key's topic gets its number with its first row.
-    fn take_parked(&mut self, parked: Vec<Parked>) {
-        for Parked { event, blocks } in parked {
+    fn take_parked(&mut self, parked: Parked) {
+        for event in parked.events {
             self.window.pass_over_parked(event);
-            if let Some(Blocked { topic, key }) = blocks {
-                let keys = self.blocked.entry(topic).or_default();
-                keys.push(BlockedKey {
-                    key,
-                    from: event.id,
-                    is_decided: false,
-                });
-            }
+        }
+        for (from, Blocked { topic, key }) in parked.blocks {
+            let keys = self.blocked.entry(topic).or_default();
+            keys.push(BlockedKey {
+                key,
+                from,
+                is_decided: false,
+            });
         }
         self.is_loaded = true;
     }

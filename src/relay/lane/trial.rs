@@ -24,8 +24,7 @@ impl LaneCore {
                 "relays died in succession without progress, reading fewer rows at a time"
             );
         }
-        let unread = loaded.parked.iter().map(|parked| parked.event);
-        let unread = Arc::new(unread.collect());
+        let unread = Arc::new(loaded.parked.events.iter().copied().collect());
         self.allowance.send_modify(|allowance| {
             allowance.unread = unread;
             allowance.cleared_upto = cleared_upto;
