@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{BlockedKey, LaneCore, TopicId};
-use crate::db::parked::{Blocked, Decided, Decision, Parked};
+use crate::db::parked::{Blocked, Class, Decided, Decision, Parked};
 use crate::otlp::Outcome;
 use crate::relay::park::{Parks, Wishes};
 
@@ -26,9 +26,9 @@ impl LaneCore {
                     let Some(row) = self.window.parked(ticket, blocks, now) else {
                         continue;
                     };
+                    unreadable.extend((class == Class::Unreadable).then_some(row.event));
                     let class = class.name();
                     self.make_span(&row, Outcome::Parked { class }, now);
-                    unreadable.extend(row.is_unreadable.then_some(row.event));
                 }
                 self.leave_unread(&unreadable);
                 self.moved.acknowledged = true;

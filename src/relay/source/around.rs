@@ -76,32 +76,29 @@ impl Source {
         let unread = self.router.unread();
         let among = unread.count(after, after.saturating_add(MAX_UNREAD as i64));
         let most = limit.rows.saturating_add(among);
-        let mut listed = self.outbox.references(session, after, upto, most).await?;
+        let listed = self.outbox.references(session, after, upto, most).await?;
         let mut full = listed.len() == most;
-        let is_unread = |event: &EventRef| self.router.unread().contains(*event);
-        let wanted = listed.iter().filter(|event| !is_unread(event));
-        let wanted: Vec<EventRef> = wanted.take(limit.rows).copied().collect();
+        let unread = self.router.unread();
+        let (mut unread, mut wanted): (Vec<_>, Vec<_>) = listed
+            .into_iter()
+            .partition(|event| unread.contains(*event));
+        let is_cut = wanted.len() > limit.rows;
+        wanted.truncate(limit.rows);
         let read = match self.is_careful {
             true => self.read_apart(session, &wanted, limit).await?,
             false => self.read(session, &wanted, limit).await?,
         };
+        // What stands above the last row that was read comes with the next poll.
         let last = match read.full {
             true => read.rows.last().map(|row| row.event.id),
-            false => wanted
-                .last()
-                .filter(|_| wanted.len() == limit.rows)
-                .map(|event| event.id),
+            false => wanted.last().filter(|_| is_cut).map(|event| event.id),
         };
         if let Some(last) = last {
-            let before = listed.len();
-            listed.truncate(listed.partition_point(|event| event.id <= last));
-            full |= listed.len() < before;
+            unread.truncate(unread.partition_point(|event| event.id <= last));
+            full = true;
         }
-        let unread = listed
-            .into_iter()
-            .filter(|event| self.router.unread().contains(*event));
         let mut rows = read.rows;
-        rows.extend(unread.map(Outgoing::unread));
+        rows.extend(unread.into_iter().map(Outgoing::unread));
         rows.sort_unstable_by_key(|row| row.event.id);
         Ok(outbox::Batch { rows, full })
     }
