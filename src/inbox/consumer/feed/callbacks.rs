@@ -33,6 +33,8 @@ pub struct Shared {
     seen: Mutex<HashMap<(String, i32), Seen>>,
     /// A commit was not taken: the positions are to be sent again.
     commit_failed: AtomicBool,
+    /// The positions that the group is known to have taken.
+    committed: Mutex<HashMap<(String, i32), i64>>,
     /// Partitions to pause (true) or to let go on, by the thread between two polls.
     pressure: Mutex<Vec<(Named, bool)>>,
     kafka: Outage,
@@ -68,6 +70,31 @@ impl Shared {
     /// The positions of a commit are to be sent again.
     pub fn note_commit_failed(&self) {
         self.commit_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// The position that the group took last, since it was forgotten.
+    pub fn committed(&self, topic: &str, partition: i32) -> Option<i64> {
+        let committed = self.committed.lock();
+        let committed = committed.unwrap_or_else(PoisonError::into_inner);
+        committed.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    /// The partition is not ours any more: others may have committed since.
+    pub fn forget_committed(&self, topic: &str, partition: i32) {
+        let committed = self.committed.lock();
+        let mut committed = committed.unwrap_or_else(PoisonError::into_inner);
+        committed.remove(&(topic.to_owned(), partition));
+    }
+
+    fn note_committed(&self, partitions: &TopicPartitionList) {
+        let committed = self.committed.lock();
+        let mut committed = committed.unwrap_or_else(PoisonError::into_inner);
+        for element in partitions.elements() {
+            // A commit that was taken on the whole may have been refused for a partition.
+            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
+                committed.insert((element.topic().to_owned(), element.partition()), offset);
+            }
+        }
     }
 
     /// Whether a commit failed since the last call.
@@ -144,9 +171,12 @@ impl ConsumerContext for Context {
         }
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+    fn commit_callback(&self, result: KafkaResult<()>, partitions: &TopicPartitionList) {
         match result {
-            Ok(()) => self.shared.kafka.note_up(),
+            Ok(()) => {
+                self.shared.note_committed(partitions);
+                self.shared.kafka.note_up();
+            }
             // Nothing to commit is no failure.
             Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
             Err(error) => {
@@ -172,6 +202,7 @@ impl Context {
             shared: Shared {
                 seen: Mutex::default(),
                 commit_failed: AtomicBool::new(false),
+                committed: Mutex::default(),
                 pressure: Mutex::default(),
                 kafka: Outage::new("kafka"),
             },
