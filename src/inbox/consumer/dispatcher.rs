@@ -20,8 +20,9 @@ use crate::outage::jittered;
 /// How often positions are committed. What is read again after a crash is found done.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After so many of these, what is not confirmed is committed again. A commit that meets a rebalance can be
-/// lost without a word: seen twice in some thirty runs under load, and nothing came to commit after it.
+/// After so many of these, and after a failure, what is not confirmed is committed again. A commit that meets
+/// a rebalance can be lost without a word: seen twice in some thirty runs under load, and nothing came to
+/// commit after it.
 const COMMITS_UNTIL_REPEAT: u32 = 10;
 
 /// Messages that are taken from the feed at a time.
@@ -59,7 +60,7 @@ pub struct Dispatcher {
     positions: HashMap<Partition, i64>,
     /// Partitions whose position is not committed yet.
     uncommitted: Vec<Partition>,
-    /// Since positions without a confirmation were committed again.
+    /// Commits since positions without a confirmation were repeated.
     ticks: u32,
     hand_overs: Vec<HandOver>,
 }
@@ -299,9 +300,7 @@ impl Dispatcher {
     fn tick(&mut self) {
         self.collect_positions();
         self.ticks += 1;
-        if self.control.shared().take_commit_failed() {
-            self.uncommitted = self.positions.keys().copied().collect();
-        } else if self.ticks >= COMMITS_UNTIL_REPEAT {
+        if self.control.shared().take_commit_failed() || self.ticks >= COMMITS_UNTIL_REPEAT {
             self.ticks = 0;
             self.uncommitted = self.unconfirmed();
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::OAuthToken;
@@ -74,27 +74,29 @@ impl Shared {
 
     /// The position that the group took last, since it was forgotten.
     pub fn committed(&self, topic: &str, partition: i32) -> Option<i64> {
-        let committed = self.committed.lock();
-        let committed = committed.unwrap_or_else(PoisonError::into_inner);
+        let committed = self.lock_committed();
         committed.get(&(topic.to_owned(), partition)).copied()
     }
 
     /// The partition is not ours any more: others may have committed since.
     pub fn forget_committed(&self, topic: &str, partition: i32) {
-        let committed = self.committed.lock();
-        let mut committed = committed.unwrap_or_else(PoisonError::into_inner);
+        let mut committed = self.lock_committed();
         committed.remove(&(topic.to_owned(), partition));
     }
 
     fn note_committed(&self, partitions: &TopicPartitionList) {
-        let committed = self.committed.lock();
-        let mut committed = committed.unwrap_or_else(PoisonError::into_inner);
+        let mut committed = self.lock_committed();
         for element in partitions.elements() {
             // A commit that was taken on the whole may have been refused for a partition.
             if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
                 committed.insert((element.topic().to_owned(), element.partition()), offset);
             }
         }
+    }
+
+    fn lock_committed(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
+        let committed = self.committed.lock();
+        committed.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a commit failed since the last call.
