@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, TopicPartitionList};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::watch;
@@ -240,7 +240,7 @@ impl Chaos {
         self.twin.start();
     }
 
-    /// Waits until the group has committed all that is in the topic.
+    /// Waits until the group has committed all that is in the topic, also what came meanwhile.
     async fn read_to_the_end(&mut self, group: &str) {
         let client: StreamConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
@@ -248,29 +248,17 @@ impl Chaos {
             .create()
             .expect("a client");
         let deadline = Instant::now() + PATIENCE * 2;
-        for partition in 0..PARTITIONS {
-            let (_, end) = client
-                .fetch_watermarks(&self.topic, partition, PATIENCE)
-                .expect("the end of a partition");
-            loop {
-                let mut list = TopicPartitionList::new();
-                list.add_partition(&self.topic, partition);
-                let committed = client.committed_offsets(list, PATIENCE).expect("offsets");
-                let elements = committed.elements();
-                if end == 0
-                    || elements
-                        .iter()
-                        .any(|one| one.offset() == Offset::Offset(end))
-                {
-                    break;
-                }
-                self.keep_running();
-                assert!(
-                    Instant::now() < deadline,
-                    "{group} does not come to the end {end} of partition {partition}: {elements:?}"
-                );
-                tokio::time::sleep(Duration::from_millis(50)).await;
+        loop {
+            let behind = lag(&client, &self.topic);
+            if behind.is_empty() {
+                return;
             }
+            self.keep_running();
+            assert!(
+                Instant::now() < deadline,
+                "{group} does not come to the end; (partition, committed, end): {behind:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -323,6 +311,26 @@ impl Chaos {
             took.as_secs_f64(),
         );
     }
+}
+
+/// The partitions that hold more than the group has committed, with what it has committed (if the coordinator says)
+/// and their ends, asked for in this order.
+fn lag(client: &StreamConsumer, topic: &str) -> Vec<(i32, Option<i64>, i64)> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, PARTITIONS - 1);
+    // A coordinator that moves gives no answer for a moment.
+    let committed = client.committed_offsets(list, PATIENCE).ok();
+    let behind = (0..PARTITIONS).filter_map(|partition| {
+        let ends = client.fetch_watermarks(topic, partition, PATIENCE);
+        let (_, end) = ends.expect("the end of a partition");
+        let committed = committed.as_ref().and_then(|committed| {
+            let element = committed.find_partition(topic, partition)?;
+            element.offset().to_raw()
+        });
+        let is_behind = end > 0 && committed.is_none_or(|committed| committed < end);
+        is_behind.then_some((partition, committed, end))
+    });
+    behind.collect()
 }
 
 fn number_of_records(bootstrap: &str, topic: &str) -> i64 {
