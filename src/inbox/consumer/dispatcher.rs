@@ -1,7 +1,6 @@
 //! The loop that moves everything: messages in, batches to workers, positions to Kafka. What may happen is
 //! decided by [`Schedule`]; here it happens.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+use super::commits::Commits;
 use super::feed::{Arrival, Control, Feed, Named};
 use super::metrics::ConsumerMetrics;
 use super::record::Record;
@@ -19,11 +19,6 @@ use crate::outage::jittered;
 
 /// How often positions are committed. What is read again after a crash is found done.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
-
-/// After so many of these, and after a failure, what is not confirmed is committed again. A commit that meets
-/// a rebalance can be lost without a word: seen twice in some thirty runs under load, and nothing came to
-/// commit after it.
-const COMMITS_UNTIL_REPEAT: u32 = 10;
 
 /// Messages that are taken from the feed at a time.
 const ARRIVALS: usize = 500;
@@ -56,12 +51,7 @@ pub struct Dispatcher {
     schedule: Schedule<Message>,
     at_work: JoinSet<Vec<(Job<Message>, Outcome)>>,
     topics: Vec<Arc<str>>,
-    /// Where each partition of ours is done up to.
-    positions: HashMap<Partition, i64>,
-    /// Partitions whose position is not committed yet.
-    uncommitted: Vec<Partition>,
-    /// Commits since positions without a confirmation were repeated.
-    ticks: u32,
+    commits: Commits,
     hand_overs: Vec<HandOver>,
 }
 
@@ -94,9 +84,7 @@ impl Dispatcher {
             schedule: Schedule::new(settings.limits, settings.backoff),
             at_work: JoinSet::new(),
             topics: Vec::new(),
-            positions: HashMap::new(),
-            uncommitted: Vec::new(),
-            ticks: 0,
+            commits: Commits::default(),
             hand_overs: Vec::new(),
             settings,
         };
@@ -122,9 +110,9 @@ impl Dispatcher {
             let (topic, number) = self.named(partition);
             self.metrics.forget_lag(&topic, number);
         }
-        let positions = self.positions.iter();
+        let positions = self.commits.positions();
         let positions = positions
-            .map(|(partition, position)| (self.named(*partition), *position))
+            .map(|(partition, position)| (self.named(partition), position))
             .collect();
         self.control.close(positions).await;
         ended.map(|()| unfinished)
@@ -286,8 +274,8 @@ impl Dispatcher {
             self.collect_positions();
             let mut positions = Vec::new();
             for partition in hand_over.partitions {
-                if let Some(position) = self.positions.get(&partition) {
-                    positions.push((self.named(partition), *position));
+                if let Some(position) = self.commits.position(partition) {
+                    positions.push((self.named(partition), position));
                 }
                 self.schedule.revoke(partition);
                 self.forget(partition);
@@ -299,17 +287,19 @@ impl Dispatcher {
 
     fn tick(&mut self) {
         self.collect_positions();
-        self.ticks += 1;
-        if self.control.shared().take_commit_failed() || self.ticks >= COMMITS_UNTIL_REPEAT {
-            self.ticks = 0;
-            self.uncommitted = self.unconfirmed();
+        let answers = self.control.shared().take_commit_answers();
+        for (partition, position) in answers.confirmed {
+            let partition = self.numbered(&partition);
+            self.commits.confirmed(partition, position);
         }
-        let uncommitted = std::mem::take(&mut self.uncommitted);
-        let positions: Vec<(Named, i64)> = uncommitted
-            .into_iter()
-            .filter_map(|partition| Some((self.named(partition), *self.positions.get(&partition)?)))
+        if answers.has_failed {
+            self.commits.failed();
+        }
+        let due = self.commits.take_due().into_iter();
+        let due: Vec<(Named, i64)> = due
+            .map(|(partition, position)| (self.named(partition), position))
             .collect();
-        self.control.commit(&positions);
+        self.control.commit(&due);
         self.show_lag();
     }
 
@@ -321,36 +311,22 @@ impl Dispatcher {
                 continue;
             };
             let open = self.schedule.first_open(partition);
-            let position = open.or_else(|| self.positions.get(&partition).copied());
+            let position = open.or_else(|| self.commits.position(partition));
             let lag = seen.end - position.unwrap_or(seen.position);
             self.metrics.set_lag(&topic, number, lag.max(0));
         }
     }
 
-    /// The partitions whose position nobody is known to have taken.
-    fn unconfirmed(&self) -> Vec<Partition> {
-        let unconfirmed = self.positions.iter().filter(|(partition, position)| {
-            let (topic, number) = self.named(**partition);
-            self.control.shared().committed(&topic, number) != Some(**position)
-        });
-        unconfirmed.map(|(partition, _)| *partition).collect()
-    }
-
     fn collect_positions(&mut self) {
         for (partition, position) in self.schedule.take_positions() {
-            self.positions.insert(partition, position);
-            if !self.uncommitted.contains(&partition) {
-                self.uncommitted.push(partition);
-            }
+            self.commits.reached(partition, position);
         }
     }
 
     /// The partition's position is not ours to commit any more.
     fn forget(&mut self, partition: Partition) {
-        self.positions.remove(&partition);
-        self.uncommitted.retain(|of| *of != partition);
+        self.commits.forget(partition);
         let (topic, number) = self.named(partition);
-        self.control.shared().forget_committed(&topic, number);
         self.metrics.forget_lag(&topic, number);
     }
 

@@ -63,6 +63,7 @@
 mod aside;
 mod attempt;
 mod builder;
+mod commits;
 mod dead_letter;
 pub mod decode;
 mod dispatcher;

@@ -1,15 +1,15 @@
 //! What librdkafka calls back, on the thread that polls or closes the client.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tokio::sync::mpsc;
 
@@ -31,13 +31,21 @@ pub struct Context {
 #[derive(Debug)]
 pub struct Shared {
     seen: Mutex<HashMap<(String, i32), Seen>>,
-    /// A commit was not taken: the positions are to be sent again.
-    commit_failed: AtomicBool,
-    /// The positions that the group is known to have taken.
-    committed: Mutex<HashMap<(String, i32), i64>>,
+    answers: Mutex<CommitAnswers>,
     /// Partitions to pause (true) or to let go on, by the thread between two polls.
     pressure: Mutex<Vec<(Named, bool)>>,
+    /// Partitions that librdkafka was told to pause, and not to let go on.
+    paused: Mutex<HashSet<Named>>,
     kafka: Outage,
+}
+
+/// What became of commits.
+#[derive(Debug, Default)]
+pub struct CommitAnswers {
+    /// Positions that the group has taken.
+    pub confirmed: Vec<(Named, i64)>,
+    /// Others were not taken.
+    pub has_failed: bool,
 }
 
 /// A partition when librdkafka last told.
@@ -67,41 +75,28 @@ impl Shared {
         std::mem::take(&mut *pressure)
     }
 
-    /// The positions of a commit are to be sent again.
+    /// What became of commits since the last call.
+    pub fn take_commit_answers(&self) -> CommitAnswers {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *answers)
+    }
+
     pub fn note_commit_failed(&self) {
-        self.commit_failed.store(true, Ordering::Relaxed);
-    }
-
-    /// The position that the group took last, since it was forgotten.
-    pub fn committed(&self, topic: &str, partition: i32) -> Option<i64> {
-        let committed = self.lock_committed();
-        committed.get(&(topic.to_owned(), partition)).copied()
-    }
-
-    /// The partition is not ours any more: others may have committed since.
-    pub fn forget_committed(&self, topic: &str, partition: i32) {
-        let mut committed = self.lock_committed();
-        committed.remove(&(topic.to_owned(), partition));
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.has_failed = true;
     }
 
     fn note_committed(&self, partitions: &TopicPartitionList) {
-        let mut committed = self.lock_committed();
-        for element in partitions.elements() {
+        let elements = partitions.elements();
+        let taken = elements.iter().filter_map(|element| {
             // A commit that was taken on the whole may have been refused for a partition.
-            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
-                committed.insert((element.topic().to_owned(), element.partition()), offset);
+            match (element.error(), element.offset()) {
+                (Ok(()), Offset::Offset(offset)) => Some((named_one(element), offset)),
+                _ => None,
             }
-        }
-    }
-
-    fn lock_committed(&self) -> MutexGuard<'_, HashMap<(String, i32), i64>> {
-        let committed = self.committed.lock();
-        committed.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a commit failed since the last call.
-    pub fn take_commit_failed(&self) -> bool {
-        self.commit_failed.swap(false, Ordering::Relaxed)
+        });
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.confirmed.extend(taken);
     }
 }
 
@@ -203,9 +198,9 @@ impl Context {
             login,
             shared: Shared {
                 seen: Mutex::default(),
-                commit_failed: AtomicBool::new(false),
-                committed: Mutex::default(),
+                answers: Mutex::default(),
                 pressure: Mutex::default(),
+                paused: Mutex::default(),
                 kafka: Outage::new("kafka"),
             },
         }
@@ -243,32 +238,43 @@ impl Context {
 }
 
 /// Pauses or resumes partitions that are assigned; a new assignment starts unpaused.
+///
+/// What was not paused is not resumed: by resuming, too, an application can outrun what librdkafka itself pauses and
+/// resumes in a rebalance, and then that is dropped (confluentinc/librdkafka#5591).
 pub fn press(client: &BaseConsumer<Context>, changes: Vec<(Named, bool)>) {
     let Ok(assigned) = client.assignment() else {
         return;
     };
-    for ((topic, partition), paused) in changes {
-        if assigned.find_partition(&topic, partition).is_none() {
+    let paused = &client.context().shared.paused;
+    let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+    for (partition, is_to_pause) in changes {
+        let (topic, number) = &partition;
+        let is_ours = assigned.find_partition(topic, *number).is_some();
+        if !is_ours || paused.contains(&partition) == is_to_pause {
             continue;
         }
         let mut list = TopicPartitionList::new();
-        list.add_partition(&topic, partition);
-        let done = match paused {
+        list.add_partition(topic, *number);
+        let done = match is_to_pause {
             true => client.pause(&list),
             false => client.resume(&list),
         };
-        if let Err(error) = done {
-            tracing::debug!(error.message = %error, "pausing or resuming failed");
+        match done {
+            Ok(()) if is_to_pause => drop(paused.insert(partition)),
+            Ok(()) => drop(paused.remove(&partition)),
+            Err(error) => {
+                tracing::debug!(error.message = %error, "pausing or resuming failed");
+            }
         }
     }
 }
 
 fn named(list: &TopicPartitionList) -> Vec<Named> {
-    let elements = list.elements();
-    let named = elements
-        .iter()
-        .map(|element| (element.topic().into(), element.partition()));
-    named.collect()
+    list.elements().iter().map(named_one).collect()
+}
+
+fn named_one(element: &TopicPartitionListElem<'_>) -> Named {
+    (element.topic().into(), element.partition())
 }
 
 /// Nothing if there is nothing to commit.
