@@ -25,7 +25,9 @@ mod security;
 mod sources;
 mod template;
 mod templates;
+mod times;
 mod topic;
+mod topic_name;
 mod url;
 mod values;
 mod words;
@@ -57,7 +59,8 @@ pub use secret::{AdminToken, SecretFile};
 pub use sources::{DEFAULTS, Sources};
 pub use template::{OtherColumns, Segment, Template};
 pub use templates::Templates;
-pub use topic::{MAX_TOPIC_BYTES, TopicTemplate, is_topic_name};
+pub use topic::TopicTemplate;
+pub use topic_name::{MAX_TOPIC_BYTES, is_topic_name};
 pub use url::{PostgresUrl, REDACTED};
 pub use values::{
     BootstrapServers, LogFilter, OtlpEndpoint, Retention, is_address, parse_duration,

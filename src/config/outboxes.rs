@@ -9,12 +9,13 @@ use super::{
     EnvelopeFormat, MAX_WINDOWS_BYTES, MAX_WINDOWS_ROWS, OutboxConfig, Retention, TableName,
     Templates,
     error::ConfigError,
-    load::{DAY, MAX_RETENTION, MINUTE, MS, SECOND},
     mapping::{self, Mapping},
     names::{AnyTable, Identifier, OwnTable},
     preset,
     read::{Report, Section, join},
-    values::{Label, TopicName, Value as _},
+    times::{DAY, MAX_RETENTION, MINUTE, MS, SECOND},
+    topic_name::TopicName,
+    values::{Label, Value as _},
 };
 
 /// As long as an identifier of Postgres: the name stands in leases, metrics and logs.

@@ -4,9 +4,7 @@ use std::fmt;
 
 use super::field::Field;
 use super::template::{OtherColumns, Segment, Template};
-
-/// The longest topic name Kafka accepts, in bytes (`org.apache.kafka.common.internals.Topic`).
-pub const MAX_TOPIC_BYTES: usize = 249;
+use super::topic_name::{MAX_TOPIC_BYTES, is_legal};
 
 /// A topic name with placeholders, such as `{aggregate_type}-events`.
 ///
@@ -64,14 +62,4 @@ impl fmt::Display for TopicTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// A name that Kafka takes (`org.apache.kafka.common.internals.Topic`).
-pub fn is_topic_name(name: &str) -> bool {
-    let dots = name == "." || name == "..";
-    (1..=MAX_TOPIC_BYTES).contains(&name.len()) && !dots && name.bytes().all(is_legal)
-}
-
-fn is_legal(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
 }

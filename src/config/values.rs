@@ -7,8 +7,7 @@ use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::load::MAX_RETENTION;
-use super::topic::is_topic_name;
+use super::times::MAX_RETENTION;
 use super::url::{PostgresUrl, REDACTED, is_port};
 use crate::oauth::http_url;
 
@@ -180,41 +179,6 @@ impl Value for Label {
 
     fn show(&self) -> String {
         self.0.clone()
-    }
-}
-
-/// A topic by its name.
-#[derive(Debug, Clone)]
-pub(super) struct TopicName(pub(super) String);
-
-impl Value for TopicName {
-    fn read(text: &str) -> Result<Self, String> {
-        match is_topic_name(text) {
-            true => Ok(Self(text.to_owned())),
-            false => Err("must be a topic of 1 to 249 of a-z A-Z 0-9 . _ -".to_owned()),
-        }
-    }
-
-    fn show(&self) -> String {
-        self.0.clone()
-    }
-}
-
-/// Topics by their names, separated by commas.
-#[derive(Debug, Clone)]
-pub(super) struct TopicNames(pub(super) Vec<String>);
-
-impl Value for TopicNames {
-    fn read(text: &str) -> Result<Self, String> {
-        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-        match names.iter().all(|name| is_topic_name(name)) {
-            true => Ok(Self(names)),
-            false => Err("must be topics of a-z A-Z 0-9 . _ -, separated by commas".to_owned()),
-        }
-    }
-
-    fn show(&self) -> String {
-        self.0.join(",")
     }
 }
 

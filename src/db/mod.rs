@@ -15,6 +15,7 @@ pub mod parked;
 pub mod pauses;
 pub mod sequence;
 mod servers;
+mod shape;
 pub mod standing;
 pub mod wishes;
 

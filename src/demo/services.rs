@@ -8,7 +8,7 @@ use rdkafka::producer::DefaultProducerContext;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::Options;
-use super::hints::Hints;
+use super::hints::{Hints, POLL_INTERVAL};
 use crate::config::{Config, Sources};
 use crate::db::migrate::{ADVISORY_LOCK_CLASS, Plan};
 use crate::local::{LocalPostgres, LocalPostgresOptions, StopMode, free_port};
@@ -18,10 +18,6 @@ pub const AGGREGATE_TYPES: [&str; 2] = ["order", "payment"];
 
 /// Partitions of each topic.
 const PARTITIONS: i32 = 3;
-
-/// Ten times faster than the default: a hundred polls a second are nothing to a server of one's own,
-/// and the latency is what one came to see.
-pub const POLL_INTERVAL: &str = "10ms";
 
 /// How long a server may take to accept a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);

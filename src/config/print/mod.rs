@@ -7,7 +7,8 @@ use super::{
     NamedTemplates, Origin, OtlpConfig, OtlpEndpoint, OutboxConfig, PayloadEncoding,
     PostgresConfig, Preset, RelayConfig, SentColumn, SentValues, Templates,
     read::join,
-    values::{Listen, TopicNames, Value as _},
+    topic_name::TopicNames,
+    values::{Listen, Value as _},
 };
 use crate::oauth::ClientCredentials;
 

@@ -1,12 +1,13 @@
 //! A mapping beside the table that it should fit.
 
-use super::Asked;
+use super::asked::Asked;
 use super::mistakes::Mistakes;
+use super::reading;
 use super::sent::Sending;
 use super::table::{Column, Table};
 use super::types::{self, Type};
 use crate::config::{Field, PayloadEncoding};
-use crate::db::outbox::{Column as Selected, Length, PayloadForm, RowForm, Shape};
+use crate::db::shape::{Column as Selected, Length, PayloadForm, RowForm, Shape};
 
 /// What is compared.
 pub struct Comparison<'a> {
@@ -95,7 +96,7 @@ impl Comparison<'_> {
                 )),
                 Some(name) => {
                     let column = self.table.typed(name, &option(field), types::of(field));
-                    Some(types::select(field, mistakes.take(column)?))
+                    Some(reading::select(field, mistakes.take(column)?))
                 }
             })
             .collect();

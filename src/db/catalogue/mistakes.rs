@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use super::obstacles::{self, Usage};
-use super::table::{Column, Table};
-use crate::db::sequence::Sequence;
+use super::table::Table;
 use crate::db::{DbError, Session, TableName};
 
 /// What a mistake is about.
@@ -95,25 +93,6 @@ impl Mistakes {
         };
         self.0.push(Mistake::new(Aspect::Table, problem));
         Ok(None)
-    }
-
-    /// Where the ids come from, and what keeps the role from the rows.
-    pub async fn obstacles(
-        &mut self,
-        session: &mut Session,
-        table: &Table,
-        id: Option<&Column>,
-        usage: &Usage,
-    ) -> Result<(), DbError> {
-        let mut sequence = None;
-        if let Some(id) = id {
-            match Sequence::look_up(session, &table.name, &id.name).await? {
-                Ok(found) => sequence = Some(found.oid()),
-                Err(problem) => self.0.push(Mistake::new(Aspect::Ids, problem)),
-            }
-        }
-        self.extend(obstacles::find(session, table, sequence, usage).await?);
-        Ok(())
     }
 
     pub fn of(self, table: &TableName) -> DbError {

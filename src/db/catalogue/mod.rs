@@ -1,24 +1,26 @@
 //! Tables of others: compares a mapping with what the catalogue says of the table, so that a mistake shows
 //! at start with its own message, and turns it into the table's `Shape`.
 
+mod asked;
 mod comparison;
 mod mistakes;
 mod obstacles;
 mod own;
 mod plan;
+mod reading;
 mod sent;
 mod table;
 mod trial;
 mod types;
 
-use crate::config::{Mapping, OnSent, OutboxConfig, Retention};
-
-use super::outbox::{Column as Selected, Shape};
+use super::shape::Shape;
 use super::{DbError, Session};
+use crate::config::{Mapping, OutboxConfig};
 
+use asked::Asked;
 use comparison::Comparison;
 use mistakes::Mistakes;
-use obstacles::Usage;
+use reading::add_other_columns;
 use table::Table;
 
 pub use mistakes::{Aspect, Mistake};
@@ -40,29 +42,6 @@ pub async fn own_shape(session: &mut Session, config: &OutboxConfig) -> Result<S
         }
     }
     Ok(shape)
-}
-
-/// The columns that only templates name, as text.
-fn add_other_columns(
-    shape: &mut Shape,
-    table: &Table,
-    config: &OutboxConfig,
-    mistakes: &mut Mistakes,
-) {
-    for (place, (name, option)) in config.templates.other_columns.iter().enumerate() {
-        match table.column(name.as_str()) {
-            Some(column) => {
-                let other = types::select_text(&format!("other_{place}"), column);
-                let label = format!("column {:?}", name.as_str());
-                shape.columns.push(Selected { label, ..other });
-                shape.other_columns += 1;
-            }
-            None => mistakes.add(format!(
-                "column {:?} ({option}) does not exist",
-                name.as_str()
-            )),
-        }
-    }
 }
 
 /// Reads the catalogue and compares.
@@ -117,52 +96,11 @@ async fn examine(
     }
     let usage = asked.usage();
     let id = mapping.columns.id.as_str();
-    mistakes
-        .obstacles(session, &table, table.column(id), &usage)
-        .await?;
+    obstacles::add(&mut mistakes, session, &table, table.column(id), &usage).await?;
     if let Some(shape) = shape.as_ref().filter(|_| mistakes.0.is_empty()) {
         // The rest asks the server to try what the shape says, which one without mistakes can be.
         mistakes.extend(trial::refusals(session, &table, &asked).await?);
         mistakes.extend(plan::missing_indexes(session, shape, &asked).await?);
     }
     Ok((shape, mistakes))
-}
-
-/// What an outbox's options ask of a table.
-struct Asked<'a> {
-    mapping: &'a Mapping,
-    /// Sent rows are deleted rather than marked.
-    deletes: bool,
-    /// Marked rows are deleted after a while.
-    expires: bool,
-}
-
-impl<'a> Asked<'a> {
-    fn of(config: &OutboxConfig, mapping: &'a Mapping) -> Asked<'a> {
-        let deletes = config.on_sent == OnSent::Delete;
-        Asked {
-            mapping,
-            deletes,
-            expires: !deletes && config.retention != Retention::Forever,
-        }
-    }
-
-    /// What the statements do to the table.
-    fn usage(&self) -> Usage {
-        let mapped = self.mapping.columns.iter().map(|(_, column)| column);
-        let reads = mapped.chain(self.mapping.marked_columns());
-        Usage {
-            reads: reads.map(|name| name.as_str().to_owned()).collect(),
-            marks: self.marked_columns(),
-            deletes: self.deletes,
-            expires: self.expires,
-            trusted_triggers: Some(self.mapping.trusted_triggers.clone()),
-        }
-    }
-
-    /// The columns that a mark sets.
-    fn marked_columns(&self) -> Vec<String> {
-        let columns = self.mapping.marked_columns();
-        columns.map(|name| name.as_str().to_owned()).collect()
-    }
 }

@@ -6,8 +6,9 @@ use sqlx::postgres::types::Oid;
 use sqlx::query::Query;
 use sqlx::{Executor, Postgres, Row};
 
-use super::mistakes::{Aspect, Mistake};
-use super::table::Table;
+use super::mistakes::{Aspect, Mistake, Mistakes};
+use super::table::{Column, Table};
+use crate::db::sequence::Sequence;
 use crate::db::{DbError, Session};
 
 /// What the statements of a relay do to a table.
@@ -93,11 +94,29 @@ const PUBLICATIONS: &str = "select p.pubname::text as name \
             select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary))) \
      order by 1";
 
-/// Every obstacle.
+/// Adds where the ids come from if that will not do, and every obstacle.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn find(
+pub async fn add(
+    mistakes: &mut Mistakes,
+    session: &mut Session,
+    table: &Table,
+    id: Option<&Column>,
+    usage: &Usage,
+) -> Result<(), DbError> {
+    let mut sequence = None;
+    if let Some(id) = id {
+        match Sequence::look_up(session, &table.name, &id.name).await? {
+            Ok(found) => sequence = Some(found.oid()),
+            Err(problem) => mistakes.0.push(Mistake::new(Aspect::Ids, problem)),
+        }
+    }
+    mistakes.extend(find(session, table, sequence, usage).await?);
+    Ok(())
+}
+
+async fn find(
     session: &mut Session,
     table: &Table,
     sequence: Option<Oid>,

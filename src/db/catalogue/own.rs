@@ -1,12 +1,12 @@
 //! Outboxd's own table, as the migrations make it: what became of it since.
 
-use super::add_other_columns;
 use super::mistakes::Mistakes;
-use super::obstacles::Usage;
+use super::obstacles::{self, Usage};
+use super::reading::add_other_columns;
 use super::sent::born_sent;
 use super::types::Type;
 use crate::config::{OnSent, OutboxConfig, Retention};
-use crate::db::outbox::Shape;
+use crate::db::shape::Shape;
 use crate::db::{DbError, Session};
 
 /// Its columns, and whether they must not be null.
@@ -66,8 +66,7 @@ pub async fn examine(session: &mut Session, config: &OutboxConfig) -> Result<Mis
         expires: !deletes && config.retention != Retention::Forever,
         trusted_triggers: None,
     };
-    mistakes
-        .obstacles(session, &table, table.column("id"), &usage)
-        .await?;
+    let id = table.column("id");
+    obstacles::add(&mut mistakes, session, &table, id, &usage).await?;
     Ok(mistakes)
 }

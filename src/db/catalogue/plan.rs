@@ -3,9 +3,9 @@
 
 use sqlx::{Executor, Row};
 
-use super::Asked;
+use super::asked::Asked;
 use super::mistakes::{Aspect, Mistake};
-use crate::db::outbox::Shape;
+use crate::db::shape::Shape;
 use crate::db::{DbError, Session};
 
 /// What an index is missing for.

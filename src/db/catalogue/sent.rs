@@ -1,14 +1,14 @@
 //! How a sent row is told from an unsent one, and how it is marked.
 
-use super::Asked;
+use super::asked::Asked;
 use super::mistakes::Mistakes;
 use super::table::{Column, Table};
 use super::types::{TIMES, Type};
 use crate::config::{SentColumn, SentValues};
 use crate::db::literal;
-use crate::db::outbox::Sent;
+use crate::db::shape::Sent;
 
-/// The parts of a [`Shape`](crate::db::outbox::Shape) that tell and mark.
+/// The parts of a [`Shape`](crate::db::shape::Shape) that tell and mark.
 #[derive(Debug)]
 pub struct Sending {
     pub unsent: Option<String>,

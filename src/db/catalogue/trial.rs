@@ -3,7 +3,7 @@
 
 use sqlx::{Executor, Row};
 
-use super::Asked;
+use super::asked::Asked;
 use super::mistakes::{Aspect, Mistake};
 use super::sent::{marked_value, now};
 use super::table::{Column, Table};

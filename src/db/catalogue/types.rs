@@ -1,10 +1,8 @@
-//! The types that the columns of each field may have, and how each is read.
+//! The types that the columns of each field may have.
 
 use std::fmt;
 
-use super::table::Column;
 use crate::config::Field;
-use crate::db::outbox::{Column as Selected, Length};
 
 /// A type of Postgres, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,48 +92,6 @@ pub fn of(field: Field) -> &'static [Type] {
         | Field::Topic
         | Field::PartitionKey
         | Field::ContentType => &[Text, Varchar, Char, Enum, Uuid, Bigint, Integer, Smallint],
-    }
-}
-
-/// How the field is read. The casts are to what the column is or to text, so that what arrives stays what
-/// is expected even if the column is altered meanwhile.
-pub fn select(field: Field, column: &Column) -> Selected {
-    let sql = column.sql();
-    let (sql, length) = match field {
-        Field::Id => (format!("{sql}::bigint"), Length::Short),
-        Field::EventId if column.kind == Type::Uuid => (format!("{sql}::uuid"), Length::Short),
-        Field::Payload if column.kind == Type::Json => {
-            let json = format!("{sql}::json");
-            let length = Length::of_json(&json);
-            (json, length)
-        }
-        Field::Payload | Field::PayloadBytes if column.kind == Type::Bytea => {
-            (format!("{sql}::bytea"), Length::Bytes)
-        }
-        Field::CreatedAt => (column.as_timestamptz(), Length::Short),
-        _ => return select_text(field.name(), column),
-    };
-    Selected::new(field.name(), sql, length)
-}
-
-/// How a column is read as text.
-pub fn select_text(name: &str, column: &Column) -> Selected {
-    let sql = column.sql();
-    let text = format!("{sql}::text");
-    match column.kind {
-        Type::Text | Type::Varchar | Type::Char => Selected::new(name, text, Length::Text),
-        Type::Json | Type::Jsonb | Type::Bytea | Type::Other => {
-            let length = Length::of_any(&sql);
-            Selected::new(name, sql, length)
-        }
-        Type::Bigint
-        | Type::Integer
-        | Type::Smallint
-        | Type::Uuid
-        | Type::Timestamptz
-        | Type::Timestamp
-        | Type::Boolean
-        | Type::Enum => Selected::new(name, text, Length::Short),
     }
 }
 

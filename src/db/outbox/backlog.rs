@@ -5,8 +5,9 @@ use std::sync::Arc;
 use sqlx::Executor;
 use sqlx::Row;
 
-use super::{Outbox, Shape, row};
+use super::Outbox;
 use crate::config::OutboxConfig;
+use crate::db::shape::{Shape, row};
 use crate::db::{DbError, Session, TableName};
 use crate::event::CreatedAt;
 

@@ -4,10 +4,7 @@ pub mod backlog;
 mod expire;
 pub mod inspect;
 mod read;
-mod row;
-mod select;
 pub mod sent_rows;
-mod shape;
 mod statements;
 pub mod traced;
 
@@ -17,6 +14,7 @@ use sqlx::{Executor, Row};
 use uuid::Uuid;
 
 use super::lease::Fence;
+use super::shape::{RowForm, Shape, row};
 use super::{DbError, Session, TableName, catalogue, event_ref};
 use crate::config::{OnSent, OutboxConfig};
 use crate::event::{CreatedAt, EventRef};
@@ -25,9 +23,6 @@ use statements::Statements;
 
 pub use expire::Expired;
 pub use read::{Batch, BatchLimit, Remaining};
-pub(super) use row::{PayloadForm, RowForm};
-pub(super) use select::{Column, Length};
-pub(super) use shape::{Sent, Shape};
 
 /// One outbox table.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use sqlx::Executor;
 
 use super::Outbox;
-use super::row::{self, RowForm};
+use crate::db::shape::row::{self, RowForm};
 use crate::db::{DbError, Session, event_refs};
 use crate::event::{Event, EventRef};
 

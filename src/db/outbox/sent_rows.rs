@@ -5,9 +5,9 @@ use std::sync::Arc;
 use sqlx::{Executor, Row};
 
 use super::read::read;
-use super::select::Selection;
-use super::{Batch, BatchLimit, Outbox, RowForm, Shape, row};
+use super::{Batch, BatchLimit, Outbox};
 use crate::config::OutboxConfig;
+use crate::db::shape::{RowForm, Selection, Shape, row};
 use crate::db::{DbError, Session, TableName};
 use crate::event::{CreatedAt, Event};
 

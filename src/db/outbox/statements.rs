@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::select::Selection;
-use super::shape::{Sent, Shape};
 use crate::config::OnSent;
 use crate::db::as_arrays;
+use crate::db::shape::{Selection, Sent, Shape};
 
 /// The statements, built once.
 #[derive(Debug, Clone)]

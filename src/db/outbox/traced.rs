@@ -5,9 +5,10 @@ use std::sync::Arc;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
 
-use super::{Outbox, Shape};
+use super::Outbox;
 use crate::config::OutboxConfig;
 use crate::db::migrate::trace_index;
+use crate::db::shape::Shape;
 use crate::db::{DbError, Session, TableName};
 
 /// Rows of one correlation id that are read of an outbox, at most.

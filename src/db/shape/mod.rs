@@ -1,8 +1,12 @@
 //! What the statements on an outbox table are made of: SQL expressions over the alias `e`, built once from
 //! checked names.
 
-use super::row::RowForm;
-use super::select::{Column, Length};
+pub mod row;
+mod select;
+
+pub use row::{PayloadForm, RowForm};
+pub use select::{Column, Length, Selection};
+
 use crate::db::TableName;
 
 /// The shape of one table.
