@@ -28,8 +28,14 @@ async fn a_drain_counts_every_row_and_measures_its_limits_beside_it() {
         for limit in ["read", "produce", "mark", "chain"] {
             positive(&run["limits"][format!("{limit}_rows_per_second")]);
         }
-        positive(&run["relay"]["rows_per_second"]);
-        positive(&run["relay"]["peak_memory_bytes"]);
+        for figure in [
+            "rows_per_second",
+            "flowing_rows_per_second",
+            "first_seconds",
+            "peak_memory_bytes",
+        ] {
+            positive(&run["relay"][figure]);
+        }
         positive(&run["ratio"]);
     }
     positive(&report["ratio"]["median"]);

@@ -183,8 +183,10 @@ async fn relay(
     say: impl Fn(&str),
 ) -> Result<Relayed, BenchError> {
     let rows = limits::rows(workspace, stage).await?;
+    let first = stage.unsent_range().await?.map_or(0, |(first, _)| first);
     let (mut relay, owned) = RelayProcess::start(stage).await?;
     let before = relay.usage()?;
+    let first_at = relay.unless_it_ends(marked(stage, first)).await?;
     let done_at = relay.unless_it_ends(settled(stage)).await?;
     let after = relay.usage()?;
     let settled = relay.stop().await?;
@@ -197,11 +199,14 @@ async fn relay(
         rows,
     )
     .await?;
-    let seconds = done_at.duration_since(owned.at).as_secs_f64();
+    let since_lease = |at: Instant| at.saturating_duration_since(owned.at).as_secs_f64();
+    let (first_seconds, seconds) = (since_lease(first_at), since_lease(done_at));
     Ok(Relayed {
         rows_per_second: options.rows as f64 / seconds,
         seconds,
         start_seconds: owned.start_up.as_secs_f64(),
+        first_seconds,
+        flowing_rows_per_second: options.rows as f64 / (seconds - first_seconds),
         cpu_percent: 100.0 * (after.cpu_seconds - before.cpu_seconds) / seconds,
         cpu_seconds: after.cpu_seconds,
         peak_memory_bytes: after.peak_memory_bytes,
@@ -210,13 +215,32 @@ async fn relay(
     })
 }
 
+/// Waits until this row is not unsent any more, and says when that was.
+async fn marked(stage: &mut Stage, row: i64) -> Result<Instant, BenchError> {
+    let started_at = Instant::now();
+    while stage.any_unsent(row, row).await? {
+        if started_at.elapsed() > PATIENCE {
+            return Err(stalled(row));
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(Instant::now())
+}
+
+fn stalled(row: i64) -> BenchError {
+    BenchError::Stalled {
+        awaited: format!("the relay to send row {row}"),
+        seconds: PATIENCE.as_secs(),
+    }
+}
+
 /// Waits until no row of the backlog is unsent, and says when that was.
 async fn settled(stage: &mut Stage) -> Result<Instant, BenchError> {
     let window = i64::from(stage.outbox.window_rows.get());
     let mut remaining = stage.unsent_range().await?;
     let mut moved_at = Instant::now();
     let mut looked_at = Instant::now();
-    while let Some((_, last)) = remaining {
+    while let Some((first, last)) = remaining {
         // Marks come nearly in the order of ids, so what is asked often is whether the last row is
         // marked, then whether all of the last window are.
         let first_of_window = (last - window).max(stage.aside_upto.saturating_add(1));
@@ -235,10 +259,7 @@ async fn settled(stage: &mut Stage) -> Result<Instant, BenchError> {
             if remaining != before {
                 moved_at = looked_at;
             } else if moved_at.elapsed() > PATIENCE {
-                return Err(BenchError::Stalled {
-                    awaited: format!("the relay to send row {:?}", before.map(|(first, _)| first)),
-                    seconds: PATIENCE.as_secs(),
-                });
+                return Err(stalled(first));
             }
         }
         tokio::time::sleep(ASK_EVERY).await;

@@ -59,6 +59,10 @@ pub struct Relayed {
     pub seconds: f64,
     /// From the start of the process to taking the lease.
     pub start_seconds: f64,
+    /// From taking the lease to the first row's mark: what stays before the backlog is looked at then.
+    pub first_seconds: f64,
+    /// From there to the last mark: of a backlog that is much larger than the window.
+    pub flowing_rows_per_second: f64,
     /// Of one core, while it drained.
     pub cpu_percent: f64,
     /// From its start on.
@@ -230,7 +234,7 @@ impl Display for DrainReport {
         )?;
         writeln!(
             f,
-            "{:>6} {:>10} {:>10} {:>10} {:>10} {:>10} {:>7} {:>6} {:>10} {:>8}",
+            "{:>6} {:>10} {:>10} {:>10} {:>10} {:>10} {:>7} {:>6} {:>10} {:>8} {:>8} {:>10}",
             "run",
             "read/s",
             "produce/s",
@@ -240,7 +244,9 @@ impl Display for DrainReport {
             "ratio",
             "CPU",
             "memory",
-            "start"
+            "start",
+            "first",
+            "flowing/s"
         )?;
         for (number, run) in (1..).zip(&self.runs) {
             let DrainRun {
@@ -250,7 +256,7 @@ impl Display for DrainReport {
             } = run;
             writeln!(
                 f,
-                "{number:>6} {:>10.0} {:>10.0} {:>10.0} {:>10.0} {:>10.0} {ratio:>7.2} {:>5.0}% {:>10} {:>6.0}ms",
+                "{number:>6} {:>10.0} {:>10.0} {:>10.0} {:>10.0} {:>10.0} {ratio:>7.2} {:>5.0}% {:>10} {:>6.0}ms {:>6.0}ms {:>10.0}",
                 limits.read,
                 limits.produce,
                 limits.mark,
@@ -259,6 +265,8 @@ impl Display for DrainReport {
                 relay.cpu_percent,
                 size(relay.peak_memory_bytes),
                 relay.start_seconds * 1e3,
+                relay.first_seconds * 1e3,
+                relay.flowing_rows_per_second,
             )?;
         }
         let mut line = |name: &str, value: fn(&Spread) -> f64| {
@@ -279,7 +287,8 @@ impl Display for DrainReport {
             f,
             "\nread, produce and mark: each alone on the same rows; chain: 1 / (1/read + 1/produce + 1/mark)\n\
              relay: from taking its lease until all rows are acknowledged and marked; ratio: relay / chain\n\
-             CPU: of one core; start: from the process's start to its lease, outside of the rate"
+             CPU: of one core; start: from the process's start to its lease, outside of the rate\n\
+             first: from its lease to the first mark; flowing: from there to the last one"
         )
     }
 }
